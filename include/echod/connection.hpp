@@ -1,0 +1,90 @@
+// Connection: one client, from accept to close.
+//
+//                      end of input (half-close)        all sent
+//   echoing ----+--------------------------------> at_end ---------------------------------------+
+//               |   empty line             all sent: shut down the sending side                  v
+//               +------------> closing --------------------------------------> lingering -----> ended
+//               |   the server stops       all sent: read away what is there    end of input,    ^
+//               +------------> stopping -------------------------------------   or time is up    |
+//                                                                            \-------------------+
+// An error of its socket ends a Connection in any state.
+//
+// In each state either reading or writing is what it waits for, never both: while output is pending, that is EVFILT_WRITE
+// alone, and nothing more is read. So a client that does not read is not read from either (back-pressure): its own
+// send buffer fills, and ours holds what came of one read at the most.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <list>
+#include <string>
+#include <string_view>
+
+#include "echod/event_loop.hpp"
+#include "echod/line_echo.hpp"
+#include "echod/socket.hpp"
+
+namespace echod {
+
+class Connection final : public EventHandler {
+ public:
+  enum class State { echoing, at_end, closing, lingering, stopping, ended };
+
+  /// Whoever keeps the connections.
+  class Owner {
+   public:
+    /// Called after every event of `connection`, except when it has ended before. `progress`: bytes were received or
+    /// sent. The owner must not destroy the connection before the batch is over.
+    virtual void after_event(Connection& connection, bool progress) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  /// Starts to wait for input. Loop and owner must outlive the Connection. Throws std::system_error if the kqueue
+  /// cannot take it.
+  Connection(EventLoop& loop, Owner& owner, Socket socket);
+
+  /// Reads once or writes once, whichever it waits for.
+  void on_event(const struct kevent& event) override;
+
+  /// The server stops: nothing more is echoed. Pending output is still sent (the state is `stopping`); without any, the
+  /// connection is ended at once, in such a way that the client gets to read all that was sent to it.
+  void finish();
+
+  /// Cuts it off. The descriptor stays open, and its number taken, until the Connection is destroyed.
+  void end() noexcept { state_ = State::ended; }
+
+  State state() const noexcept { return state_; }
+  const Socket& socket() const noexcept { return socket_; }
+  /// Bytes sent back so far.
+  std::uint64_t echoed() const noexcept { return echoed_; }
+
+  /// The owner's notes: the list the connection is in, where, and since when.
+  struct Place {
+    std::list<Connection>* list = nullptr;
+    std::list<Connection>::iterator position;
+    std::chrono::steady_clock::time_point since;
+  };
+  Place place;
+
+ private:
+  bool step();
+  bool receive();
+  bool discard();
+  bool send(std::string_view bytes);
+  void all_sent();
+  void read_away();
+  void await(short filter);
+
+  EventLoop& loop_;
+  Owner& owner_;
+  Socket socket_;
+  short awaited_ = EVFILT_READ;
+  State state_ = State::echoing;
+  LineEcho echo_;
+  std::string unsent_;
+  std::uint64_t echoed_ = 0;
+};
+
+}  // namespace echod

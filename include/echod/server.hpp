@@ -1,0 +1,64 @@
+// Server: the listening socket, the connections, and the signals that stop it.
+//
+// The connections are kept in lists ordered by time, oldest first: whoever makes progress moves to the end. So the next
+// deadline is always that of a front, and one timer serves all (FreeBSD has 4,096 of them for the whole system,
+// sysctl kern.kq_calloutmax). A connection that ended moves to another list, which is emptied after the batch.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <list>
+
+#include "echod/connection.hpp"
+#include "echod/event_loop.hpp"
+#include "echod/socket.hpp"
+
+namespace echod {
+
+class Server final : public EventHandler, public Connection::Owner {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  /// Serves whoever connects to `listener`, from the loop's next batch on, and until SIGINT or SIGTERM, which it takes
+  /// over. `linger` is the longest that a connection is kept open after an empty line, and all of them after the signal.
+  /// SIGPIPE must be ignored. The loop must outlive the Server. Throws std::system_error.
+  Server(EventLoop& loop, Socket listener, std::chrono::milliseconds linger = std::chrono::seconds(5));
+
+  /// To be called after every batch of the loop: destroys the connections that ended in it and sets the timer. Returns
+  /// whether to go on; false once a signal came and the last connection is gone.
+  bool after_batch();
+
+ private:
+  using Connections = std::list<Connection>;
+
+  void on_event(const struct kevent& event) override;
+  void after_event(Connection& connection, bool progress) override;
+
+  void accept_connections();
+  void admit(Socket socket);
+  void pause();
+  void resume();
+  void stop(const struct kevent& signal);
+  void expire(Clock::time_point now);
+  void end(Connection& connection);
+  void set_timer();
+  static void move(Connection& connection, Connections& to);
+
+  EventLoop& loop_;
+  Socket listener_;
+  const std::chrono::milliseconds linger_;
+
+  Connections serving_;
+  Connections lingering_;  // by the time their sending side was shut down
+  Connections ended_;      // to be destroyed when the batch is over
+
+  static constexpr Clock::time_point never = Clock::time_point::max();
+  Clock::time_point timer_ = never;     // when the timer fires
+  Clock::time_point retry_at_ = never;  // when to accept again, after a shortage
+  Clock::time_point stop_by_ = never;   // when to cut off whoever is left, after a signal
+};
+
+/// Raises the limit of open descriptors, the soft one, as far as an unprivileged process may. setrlimit(2)
+void raise_descriptor_limit() noexcept;
+
+}  // namespace echod

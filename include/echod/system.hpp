@@ -1,0 +1,22 @@
+// The four system calls whose outcome the world outside decides, each in this one place, so that a test can link
+// its own and see what the program does when they fail (tests/fault_test.cpp).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+
+struct kevent;
+
+namespace echod::system {
+
+ssize_t read(int descriptor, void* buffer, std::size_t size);
+ssize_t write(int descriptor, const void* bytes, std::size_t size);
+
+/// accept(2), without asking for the peer's address.
+int accept(int descriptor);
+
+/// kevent(2) without changes: waits until there are events, however long that takes, and copies out `room` at the most.
+int wait(int kqueue, struct kevent* events, int room);
+
+}  // namespace echod::system

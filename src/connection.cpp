@@ -1,0 +1,135 @@
+#include "echod/connection.hpp"
+
+#include <array>
+#include <cerrno>
+#include <exception>
+#include <span>
+#include <utility>
+
+namespace echod {
+
+namespace {
+
+// One thread, one buffer: it serves every connection, for nothing stays in it from one event to the next.
+std::array<char, LineEcho::max_line> buffer;
+
+}  // namespace
+
+Connection::Connection(EventLoop& loop, Owner& owner, Socket socket)
+    : loop_(loop), owner_(owner), socket_(std::move(socket)) {
+  loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_READ, EV_ADD, *this);
+}
+
+void Connection::on_event(const struct kevent&) {
+  if (state_ == State::ended) return;  // the event was copied out before
+  bool progress = false;
+  try {
+    progress = step();
+  } catch (const std::exception&) {  // no memory, or no room in the kqueue: this client's loss alone
+    end();
+  }
+  owner_.after_event(*this, progress);
+}
+
+/// What to do follows from the state, not from the event: that only says when. EV_EOF in particular is no reason to stop
+/// reading. It means that the peer has shut its sending side, while what it sent before may still be queued here; the end
+/// of input is when read returns 0, and not before.
+bool Connection::step() {
+  if (!unsent_.empty()) return send(unsent_);
+  return state_ == State::lingering ? discard() : receive();
+}
+
+bool Connection::receive() {
+  // What is held and what is read are together no more than one line's limit: this bounds what a client can have us keep.
+  const ssize_t count = socket_.read(std::span(buffer).first(LineEcho::max_line - echo_.held()));
+  if (count < 0) {
+    if (errno != EAGAIN) end();
+    return false;
+  }
+  if (count == 0) {
+    state_ = State::at_end;
+    return send(echo_.finish());
+  }
+  LineEcho::Output output = echo_.feed({buffer.data(), static_cast<std::size_t>(count)});
+  if (output.close) state_ = State::closing;
+  send(output.held.empty() ? output.fresh : output.held.append(output.fresh));
+  return true;
+}
+
+/// The client is still sending after the empty line. To close now, with input unread, would be to reset the connection,
+/// and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
+bool Connection::discard() {
+  const ssize_t count = socket_.read(buffer);
+  if (count == 0 || (count < 0 && errno != EAGAIN)) end();
+  return count > 0;
+}
+
+/// Sends what the kernel takes and keeps the rest. `bytes` may be unsent_ itself. Returns whether any were sent.
+bool Connection::send(std::string_view bytes) {
+  ssize_t count = bytes.empty() ? 0 : socket_.write(bytes);
+  if (count < 0) {
+    if (errno != EAGAIN) {
+      end();
+      return false;
+    }
+    count = 0;
+  }
+  const auto sent = static_cast<std::size_t>(count);
+  echoed_ += sent;
+  bytes.remove_prefix(sent);
+  if (bytes.empty()) {
+    std::string().swap(unsent_);  // unlike clear(), this gives the memory back
+    all_sent();
+  } else {
+    unsent_ = std::string(bytes);
+    await(EVFILT_WRITE);
+  }
+  return sent > 0;
+}
+
+void Connection::all_sent() {
+  switch (state_) {
+    case State::at_end: end(); break;
+    case State::closing:
+      socket_.shut_down_sending();
+      state_ = State::lingering;
+      await(EVFILT_READ);
+      break;
+    case State::stopping:
+      read_away();
+      end();
+      break;
+    default: await(EVFILT_READ);
+  }
+}
+
+void Connection::finish() {
+  if (state_ == State::ended) return;
+  state_ = State::stopping;
+  if (unsent_.empty()) all_sent();
+}
+
+/// Makes closing safe for what was sent, as in discard(), but without waiting. The limit is for a client that sends
+/// faster than we read; 4 MiB are what a receive buffer holds on the three systems, at the usual settings.
+void Connection::read_away() {
+  constexpr int reads = 64;
+  for (int i = 0; i < reads && socket_.read(buffer) > 0; ++i) {
+  }
+}
+
+/// At any time one of the two filters is enabled. A level-triggered read filter that nobody acts on would have the
+/// loop spin; so would a write filter, which is ready nearly always, with nothing to write.
+void Connection::await(short filter) {
+  if (filter == awaited_) return;
+  const auto descriptor = static_cast<std::uintptr_t>(socket_.descriptor());
+  if (filter == EVFILT_WRITE) {
+    loop_.change(descriptor, EVFILT_READ, EV_DISABLE, *this);
+    loop_.change(descriptor, EVFILT_WRITE, EV_ADD, *this);
+  } else {
+    loop_.change(descriptor, EVFILT_WRITE, EV_DELETE, *this);
+    loop_.change(descriptor, EVFILT_READ, EV_ENABLE, *this);
+  }
+  awaited_ = filter;
+}
+
+}  // namespace echod

@@ -1,0 +1,173 @@
+#include "echod/server.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <system_error>
+#include <utility>
+
+namespace echod {
+
+namespace {
+
+constexpr auto retry_interval = std::chrono::seconds(1);
+constexpr int accepts_per_event = 64;  // then the clients already here have their turn
+constexpr std::uintptr_t timer_ident = 0;
+constexpr std::array stop_signals{SIGINT, SIGTERM};
+
+}  // namespace
+
+Server::Server(EventLoop& loop, Socket listener, std::chrono::milliseconds linger)
+    : loop_(loop), listener_(std::move(listener)), linger_(linger) {
+  // EVFILT_SIGNAL does not take a signal away from its disposition, but it sees also the ignored ones.
+  for (const int number : stop_signals) {
+    std::signal(number, SIG_IGN);
+    loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_ADD, *this);
+  }
+  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ADD, *this);
+}
+
+void Server::on_event(const struct kevent& event) {
+  switch (event.filter) {  // a number, not a set of bits: compare it, never mask it
+    case EVFILT_READ: accept_connections(); break;
+    case EVFILT_SIGNAL: stop(event); break;
+    case EVFILT_TIMER:
+      timer_ = never;
+      expire(Clock::now());
+      break;
+    default: std::abort();
+  }
+}
+
+void Server::accept_connections() {
+  for (int i = 0; i < accepts_per_event && listener_; ++i) {
+    if (!listener_.descriptor_available()) return pause();
+    Socket socket = listener_.accept();
+    if (socket) {
+      admit(std::move(socket));
+      continue;
+    }
+    switch (errno) {
+      case EAGAIN: return;  // no more in the queue; or the one that was there has gone
+      case EMFILE:
+      case ENFILE:
+      case ENOBUFS:
+      case ENOMEM: return pause();
+      case EBADF:
+      case EFAULT:
+      case EINVAL:
+      case ENOTSOCK: throw std::system_error(errno, std::generic_category(), "accept");
+      default: break;  // ECONNABORTED, EPROTO, on Linux also errors of the network: that client's trouble, to the next
+    }
+  }
+}
+
+void Server::admit(Socket socket) {
+  try {
+    Connection& connection = serving_.emplace_back(loop_, *this, std::move(socket));
+    connection.place = {&serving_, std::prev(serving_.end()), {}};
+  } catch (const std::exception&) {  // no memory, or no room in the kqueue: this client's loss alone
+  }
+}
+
+/// Out of descriptors or memory. The listener stays ready, so its filter goes to sleep until a connection ends; or for a
+/// second, in case somebody else's shortage was the reason.
+void Server::pause() {
+  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_DISABLE, *this);
+  retry_at_ = Clock::now() + retry_interval;
+}
+
+void Server::resume() {
+  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ENABLE, *this);
+  retry_at_ = never;
+}
+
+void Server::stop(const struct kevent& signal) {
+  const bool again = stop_by_ != never || signal.data > 1;  // data: how often it came
+  if (stop_by_ == never) {
+    for (const int number : stop_signals) {
+      loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_DELETE, *this);
+      std::signal(number, SIG_DFL);
+    }
+  }
+  if (again) std::raise(static_cast<int>(signal.ident));
+
+  listener_ = {};
+  retry_at_ = never;
+  stop_by_ = Clock::now() + linger_;
+  for (Connections* const connections : {&serving_, &lingering_}) {
+    for (auto next = connections->begin(); next != connections->end();) {
+      Connection& connection = *next++;
+      connection.finish();
+      if (connection.state() == Connection::State::ended) move(connection, ended_);
+    }
+  }
+}
+
+void Server::after_event(Connection& connection, bool /*progress*/) {
+  switch (connection.state()) {
+    case Connection::State::ended: move(connection, ended_); break;
+    case Connection::State::lingering:
+      if (connection.place.list == &lingering_) break;
+      move(connection, lingering_);
+      connection.place.since = Clock::now();
+      break;
+    default: break;
+  }
+}
+
+void Server::move(Connection& connection, Connections& to) {
+  to.splice(to.end(), *connection.place.list, connection.place.position);
+  connection.place.list = &to;
+}
+
+void Server::end(Connection& connection) {
+  connection.end();
+  move(connection, ended_);
+}
+
+void Server::expire(Clock::time_point now) {
+  while (!lingering_.empty() && lingering_.front().place.since + linger_ <= now) end(lingering_.front());
+  while (!serving_.empty() && stop_by_ <= now) end(serving_.front());
+  if (retry_at_ <= now) resume();
+}
+
+bool Server::after_batch() {
+  if (!ended_.empty()) {
+    ended_.clear();
+    if (retry_at_ != never) resume();
+  }
+  set_timer();
+  return stop_by_ == never || !serving_.empty() || !lingering_.empty();
+}
+
+/// Sets the timer if something is due before it fires. Progress only ever puts a deadline off, so the ordinary path
+/// leaves the timer alone: when it fires for nothing, it is set anew, once.
+void Server::set_timer() {
+  Clock::time_point due = std::min(retry_at_, stop_by_);
+  if (!lingering_.empty()) due = std::min(due, lingering_.front().place.since + linger_);
+  if (due >= timer_) return;
+  const auto span = std::chrono::ceil<std::chrono::milliseconds>(due - Clock::now());
+  try {
+    loop_.change(timer_ident, EVFILT_TIMER, EV_ADD | EV_ONESHOT, *this, std::max<std::int64_t>(span.count(), 1));
+    timer_ = due;
+  } catch (const std::system_error&) {  // ENOMEM: the system is out of timers; after the next batch we try again
+  }
+}
+
+void raise_descriptor_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) return;
+  constexpr rlim_t open_max = 10240;  // macOS takes no more than its OPEN_MAX, even where the hard limit is infinite
+  limit.rlim_cur = std::min(open_max, limit.rlim_max);
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace echod

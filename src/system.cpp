@@ -1,0 +1,19 @@
+#include "echod/system.hpp"
+
+#include <sys/types.h>
+// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
+#include <sys/event.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace echod::system {
+
+ssize_t read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
+
+ssize_t write(int descriptor, const void* bytes, std::size_t size) { return ::write(descriptor, bytes, size); }
+
+int accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
+
+int wait(int kqueue, struct kevent* events, int room) { return ::kevent(kqueue, nullptr, 0, events, room, nullptr); }
+
+}  // namespace echod::system

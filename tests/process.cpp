@@ -1,0 +1,133 @@
+#include "process.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <stdexcept>
+#include <system_error>
+
+namespace {
+
+[[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
+
+const char* program() {
+  const char* const named = std::getenv("ECHOD");
+  return named != nullptr ? named : ECHOD_PATH;
+}
+
+[[noreturn]] void become(const std::vector<char*>& argv, int output, rlim_t descriptors) {
+  ::dup2(output, STDOUT_FILENO);
+  ::dup2(output, STDERR_FILENO);
+  if (descriptors != 0) {
+    const rlimit limit{descriptors, descriptors};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  ::execv(argv[0], argv.data());
+  _exit(127);
+}
+
+std::vector<std::string> with_free_port(std::vector<std::string> options) {
+  options.insert(options.end(), {"127.0.0.1", "0"});
+  return options;
+}
+
+}  // namespace
+
+Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors) {
+  std::vector<char*> argv{const_cast<char*>(program())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  int ends[2];
+  if (::pipe(ends) != 0) fail("pipe");
+  ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+  ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+  pid_ = ::fork();
+  if (pid_ < 0) fail("fork");
+  if (pid_ == 0) become(argv, ends[1], descriptors);
+  ::close(ends[1]);
+  pipe_ = ends[0];
+}
+
+Process::~Process() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  ::close(pipe_);
+}
+
+void Process::signal(int number) const {
+  if (::kill(pid_, number) != 0) fail("kill");
+}
+
+bool Process::read_more() {
+  constexpr int patience = 60'000;  // milliseconds
+  pollfd entry{pipe_, POLLIN, 0};
+  if (::poll(&entry, 1, patience) == 0) throw std::runtime_error("the program says nothing");
+  char buffer[4096];
+  const ssize_t count = ::read(pipe_, buffer, sizeof buffer);
+  if (count > 0) unread_.append(buffer, static_cast<std::size_t>(count));
+  return count > 0 || (count < 0 && errno == EINTR);
+}
+
+std::string Process::line() {
+  std::size_t end = 0;
+  while ((end = unread_.find('\n')) == std::string::npos && read_more()) {
+  }
+  std::string line = unread_.substr(0, end);
+  unread_.erase(0, end == std::string::npos ? end : end + 1);
+  return line;
+}
+
+std::string Process::output() {
+  while (read_more()) {
+  }
+  return unread_;
+}
+
+int Process::wait() {
+  int status = 0;
+  while (::wait4(pid_, &status, 0, &used_) < 0)
+    if (errno != EINTR) fail("wait4");
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+double Process::cpu_seconds() const {
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return seconds(used_.ru_utime) + seconds(used_.ru_stime);
+}
+
+double Process::peak_kilobytes() const {
+#ifdef __APPLE__
+  return static_cast<double>(used_.ru_maxrss) / 1024;
+#else
+  return static_cast<double>(used_.ru_maxrss);
+#endif
+}
+
+Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors)
+    : Process(with_free_port(options), descriptors) {
+  const std::string announcement = line();
+  const std::string expected = "echod: listening on 127.0.0.1:";
+  if (announcement.rfind(expected, 0) != 0) throw std::runtime_error("echod did not start: " + announcement);
+  port_ = static_cast<std::uint16_t>(std::stoi(announcement.substr(expected.size())));
+}
+
+int Echod::stop() {
+  signal(SIGTERM);
+  return wait();
+}
+
+Result run_echod(const std::vector<std::string>& arguments) {
+  Process process(arguments);
+  std::string output = process.output();
+  return {process.wait(), std::move(output)};
+}
