@@ -31,16 +31,17 @@ void Connection::on_event(const struct kevent&) {
   owner_.after_event(*this, progress);
 }
 
-/// What to do follows from the state, not from the event: that only says when. EV_EOF in particular is no reason to stop
-/// reading. It means that the peer has shut its sending side, while what it sent before may still be queued here; the end
-/// of input is when read returns 0, and not before.
+/// What to do follows from the state, not from the event: that only says when. EV_EOF in particular is no reason to
+/// stop reading. It means that the peer has shut its sending side, while what it sent before may still be queued here;
+/// the end of input is when read returns 0, and not before.
 bool Connection::step() {
   if (!unsent_.empty()) return send(unsent_);
   return state_ == State::lingering ? discard() : receive();
 }
 
 bool Connection::receive() {
-  // What is held and what is read are together no more than one line's limit: this bounds what a client can have us keep.
+  // What is held and what is read are together no more than one line's limit: this bounds what a client can have us
+  // keep.
   const ssize_t count = socket_.read(std::span(buffer).first(LineEcho::max_line - echo_.held()));
   if (count < 0) {
     if (errno != EAGAIN) end();

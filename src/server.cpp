@@ -75,8 +75,8 @@ void Server::admit(Socket socket) {
   }
 }
 
-/// Out of descriptors or memory. The listener stays ready, so its filter goes to sleep until a connection ends; or for a
-/// second, in case somebody else's shortage was the reason.
+/// Out of descriptors or memory. The listener stays ready, so its filter goes to sleep until a connection ends; or for
+/// a second, in case somebody else's shortage was the reason.
 void Server::pause() {
   loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_DISABLE, *this);
   retry_at_ = Clock::now() + retry_interval;

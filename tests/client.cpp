@@ -42,8 +42,7 @@ Client::Client(std::uint16_t port, const char* host, int receive_buffer) {
   const socklen_t length = fill_address(address, host, port);
   descriptor_ = ::socket(address.ss_family, SOCK_STREAM, 0);
   if (descriptor_ < 0) fail("socket");
-  if (receive_buffer > 0)
-    ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+  if (receive_buffer > 0) ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
   ::fcntl(descriptor_, F_SETFD, FD_CLOEXEC);
   ::fcntl(descriptor_, F_SETFL, O_NONBLOCK);
   if (::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0) return;

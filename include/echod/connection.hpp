@@ -9,9 +9,9 @@
 //                                                                            \-------------------+
 // An error of its socket ends a Connection in any state.
 //
-// In each state either reading or writing is what it waits for, never both: while output is pending, that is EVFILT_WRITE
-// alone, and nothing more is read. So a client that does not read is not read from either (back-pressure): its own
-// send buffer fills, and ours holds what came of one read at the most.
+// In each state either reading or writing is what it waits for, never both: while output is pending, that is
+// EVFILT_WRITE alone, and nothing more is read. So a client that does not read is not read from either (back-pressure):
+// its own send buffer fills, and ours holds what came of one read at the most.
 #pragma once
 
 #include <chrono>

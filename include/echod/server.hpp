@@ -20,8 +20,8 @@ class Server final : public EventHandler, public Connection::Owner {
   using Clock = std::chrono::steady_clock;
 
   /// Serves whoever connects to `listener`, from the loop's next batch on, and until SIGINT or SIGTERM, which it takes
-  /// over. `linger` is the longest that a connection is kept open after an empty line, and all of them after the signal.
-  /// SIGPIPE must be ignored. The loop must outlive the Server. Throws std::system_error.
+  /// over. `linger` is the longest that a connection is kept open after an empty line, and all of them after the
+  /// signal. SIGPIPE must be ignored. The loop must outlive the Server. Throws std::system_error.
   Server(EventLoop& loop, Socket listener, std::chrono::milliseconds linger = std::chrono::seconds(5));
 
   /// To be called after every batch of the loop: destroys the connections that ended in it and sets the timer. Returns

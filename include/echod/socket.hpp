@@ -30,8 +30,8 @@ class Socket {
   ~Socket();
 
   /// A listening socket on the first of `host`'s addresses that can be bound (getaddrinfo(3)), with as long a queue
-  /// (backlog) as the kernel allows. Port 0 takes a free one. The accepted sockets inherit TCP_NODELAY and SO_KEEPALIVE.
-  /// Throws std::runtime_error whose what() names the address and the reason.
+  /// (backlog) as the kernel allows. Port 0 takes a free one. The accepted sockets inherit TCP_NODELAY and
+  /// SO_KEEPALIVE. Throws std::runtime_error whose what() names the address and the reason.
   static Socket listen(const std::string& host, std::uint16_t port);
 
   /// Takes the next connection from the queue, accept(2). An empty Socket and errno if there is none (EAGAIN) or it

@@ -69,7 +69,6 @@ struct Knote {
 struct Descriptor {  // what one entry of epoll stands for
   Knote read;
   Knote write;
-  bool write_next = false;
 
   bool known() const { return read.added || write.added; }
   std::uint32_t mask() const {
@@ -186,7 +185,8 @@ int change_source(int kq, Queue& queue, const struct kevent& change) {
   int error = source.knote.change(change);
   if (error == 0 && change.filter == EVFILT_TIMER && (change.flags & EV_ADD) != 0) error = arm_timer(fd, change);
   if (error == 0 && source.knote.added)
-    return control(kq, EPOLL_CTL_MOD, fd, source.knote.enabled ? EPOLLIN : 0U, is_source | static_cast<std::uint32_t>(fd));
+    return control(kq, EPOLL_CTL_MOD, fd, source.knote.enabled ? EPOLLIN : 0U,
+                   is_source | static_cast<std::uint32_t>(fd));
   close_source(fd, source);
   queue.sources.erase(found);
   return error;
@@ -218,18 +218,14 @@ int deliver_descriptor(int kq, Queue& queue, const epoll_event& entry, struct ke
   Descriptor& descriptor = queue.descriptors[entry.data.u64];
   const bool broken = (entry.events & (EPOLLHUP | EPOLLERR)) != 0;
   const bool ended = broken || (entry.events & EPOLLRDHUP) != 0;
-  bool readable = descriptor.read.active() && (ended || (entry.events & EPOLLIN) != 0);
-  bool writable = descriptor.write.active() && (broken || (entry.events & EPOLLOUT) != 0);
-  if (readable && writable && room == 1) {  // in turn, as from a queue
-    (descriptor.write_next ? readable : writable) = false;
-    descriptor.write_next = !descriptor.write_next;
-  }
+  const bool readable = descriptor.read.active() && (ended || (entry.events & EPOLLIN) != 0);
+  const bool writable = descriptor.write.active() && (broken || (entry.events & EPOLLOUT) != 0);
   int count = 0;
   if (readable) {
     EV_SET(&events[count], entry.data.u64, EVFILT_READ, ended ? EV_EOF : 0, 0, 1, nullptr);
     deliver(kq, queue, descriptor.read, events[count++]);
   }
-  if (writable) {
+  if (writable && count < room) {
     EV_SET(&events[count], entry.data.u64, EVFILT_WRITE, broken ? EV_EOF : 0, 0, 1, nullptr);
     deliver(kq, queue, descriptor.write, events[count++]);
   }

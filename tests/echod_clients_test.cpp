@@ -1,0 +1,112 @@
+// The program, end to end: many clients, bad clients. [M1] to [M5]
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "catch.hpp"
+#include "client.hpp"
+#include "echod/server.hpp"
+#include "process.hpp"
+
+using namespace std::chrono_literals;
+
+namespace {
+
+void check_echo(Client& client, const std::string& line) {
+  client.send(line);
+  CHECK(client.receive(line.size()) == line);
+}
+
+const std::string filler = std::string(1023, 'x') + "\n";
+
+}  // namespace
+
+TEST_CASE("[M1] 3,000 clients at once are all echoed") {
+  echod::raise_descriptor_limit();
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const std::size_t count = static_cast<std::size_t>(std::min<rlim_t>(3000, limit.rlim_cur - 64));
+  Echod echod;
+  std::vector<Client> clients;
+  for (std::size_t i = 0; i < count; ++i) clients.emplace_back(echod.port());
+  for (std::size_t i = 0; i < count; ++i) clients[i].send("client " + std::to_string(i) + "\n");
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string expected = "client " + std::to_string(i) + "\n";
+    REQUIRE(clients[i].receive(expected.size()) == expected);
+  }
+}
+
+TEST_CASE("[M1] [M2] clients that send and never read delay no other, and cost nothing while they are stuck") {
+  constexpr auto time_stuck = 3s;
+  Echod echod;
+  std::vector<Client> stuck;
+  for (int i = 0; i < 50; ++i) {
+    stuck.emplace_back(echod.port(), "127.0.0.1", 4096);
+    stuck.back().send_until_stuck(filler, 20ms);
+  }
+  const auto start = std::chrono::steady_clock::now();
+  Client client(echod.port());
+  do {
+    check_echo(client, "still here?\n");
+    std::this_thread::sleep_for(100ms);
+  } while (std::chrono::steady_clock::now() - start < time_stuck);
+  stuck.clear();
+  client.close();
+  CHECK(echod.stop() == 0);
+  // What it took to fill the fifty is in this as well; a loop that spins would take all of the time.
+  if (!sanitized) CHECK(echod.cpu_seconds() < 0.5 * std::chrono::duration<double>(time_stuck).count());
+}
+
+TEST_CASE("[M2] a client that reads late loses nothing") {
+  Echod echod;
+  Client client(echod.port(), "127.0.0.1", 4096);
+  const std::size_t sent = client.send_until_stuck(filler, 500ms);
+  client.shut_down_sending();
+  const std::string received = client.receive_all();
+  REQUIRE(received.size() == sent);
+  for (std::size_t i = 0; i < sent; ++i)
+    if (received[i] != filler[i % filler.size()]) FAIL("byte " << i << " differs");
+}
+
+TEST_CASE("[M5] a client that resets ends nobody else's connection") {
+  Echod echod;
+  Client other(echod.port());
+  check_echo(other, "before\n");
+  for (int i = 0; i < 100; ++i) {
+    Client client(echod.port());
+    if (i % 2 == 0) client.send("held");
+    client.reset();
+  }
+  check_echo(other, "after\n");
+}
+
+TEST_CASE("[M5] one that closes without reading its echo does not end the program") {
+  Echod echod;
+  for (int i = 0; i < 50; ++i) {
+    Client client(echod.port());
+    client.send_until_stuck(filler, 0ms);
+    client.close();
+  }
+  Client other(echod.port());
+  check_echo(other, "no SIGPIPE\n");
+}
+
+TEST_CASE("[M5] a descriptor used again inherits nothing from a connection that was reset with output pending") {
+  Echod echod;
+  for (int round = 0; round < 300; ++round) {
+    Client doomed(echod.port(), "127.0.0.1", 4096);
+    doomed.send_until_stuck(filler, 0ms);
+    Client bystander(echod.port());
+    doomed.reset();
+    std::vector<Client> heirs;
+    heirs.reserve(3);
+    for (int i = 0; i < 3; ++i) heirs.emplace_back(echod.port());
+    for (Client& heir : heirs) check_echo(heir, "heir of round " + std::to_string(round) + "\n");
+    check_echo(bystander, "bystander\n");
+    for (Client& heir : heirs) REQUIRE_FALSE(heir.hears_within(0ms));
+  }
+}

@@ -1,0 +1,149 @@
+// The program, end to end: the command line, and signals. [C1] to [C7]
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "catch.hpp"
+#include "client.hpp"
+#include "process.hpp"
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int ex_usage = 64;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Until it has seen its first signal, a program accepts connections.
+void wait_until_refused(std::uint16_t port) {
+  try {
+    for (;;) Client client(port);
+  } catch (const std::exception&) {
+  }
+}
+
+std::uint16_t port_in(const std::string& announcement) {
+  return static_cast<std::uint16_t>(std::stoi(announcement.substr(announcement.rfind(':') + 1)));
+}
+
+}  // namespace
+
+TEST_CASE("[C1] [C2] an IPv6 address is served, and announced in brackets") {
+  Process echod({"::1", "0"});
+  const std::string announcement = echod.line();
+  if (announcement.rfind("echod: cannot listen on [::1]:0: ", 0) == 0) {
+    WARN("no IPv6 on this machine");
+    return;
+  }
+  CHECK(announcement.rfind("echod: listening on [::1]:", 0) == 0);
+  CHECK(Client(port_in(announcement), "::1").exchange("six") == "six");
+}
+
+TEST_CASE("[C1] a host name is served") {
+  Process echod({"localhost", "0"});
+  CHECK(echod.line().rfind("echod: listening on ", 0) == 0);
+}
+
+TEST_CASE("[C1] [C6] a bad port is a message, the usage, and exit status 64") {
+  for (const char* port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"}) {
+    const Result result = run_echod({"--", "127.0.0.1", port});
+    INFO(result.output);
+    CHECK(result.status == ex_usage);
+    CHECK(contains(result.output, "echod: the port must be a number from 0 to 65535: '" + std::string(port) + "'\n"));
+    CHECK(contains(result.output, "usage: echod "));
+  }
+  CHECK(run_echod({"127.0.0.1", "-1"}).status == ex_usage);
+}
+
+TEST_CASE("[C6] so are an unknown option, an empty address and a third argument") {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"-x"}, {"--nonsense"}, {""}, {"127.0.0.1", "0", "more"}}) {
+    const Result result = run_echod(arguments);
+    INFO(result.output);
+    CHECK(result.status == ex_usage);
+    CHECK(result.output.find("usage: echod ") > 0);
+    CHECK(contains(result.output, "\nusage: echod "));
+  }
+}
+
+TEST_CASE("[C6] help and version are asked for, and no error") {
+  for (const char* option : {"-h", "--help"}) {
+    const Result result = run_echod({option});
+    CHECK(result.status == 0);
+    CHECK(contains(result.output, "usage: echod "));
+  }
+  for (const char* option : {"-V", "--version"}) {
+    const Result result = run_echod({option});
+    CHECK(result.status == 0);
+    CHECK(result.output.rfind("echod ", 0) == 0);
+  }
+}
+
+TEST_CASE("[C6] what cannot be listened on is one line with the address and the reason") {
+  Echod first;
+  const std::string port = std::to_string(first.port());
+  const Result in_use = run_echod({"127.0.0.1", port});
+  CHECK(in_use.status == 1);
+  CHECK(in_use.output == "echod: cannot listen on 127.0.0.1:" + port + ": " + std::strerror(EADDRINUSE) + "\n");
+
+  const Result elsewhere = run_echod({"192.0.2.1", "0"});
+  CHECK(elsewhere.status == 1);
+  CHECK(elsewhere.output == "echod: cannot listen on 192.0.2.1:0: " + std::string(std::strerror(EADDRNOTAVAIL)) + "\n");
+
+  const Result unknown = run_echod({"no-such-host.invalid", "80"});
+  CHECK(unknown.status == 1);
+  CHECK(unknown.output.rfind("echod: cannot listen on no-such-host.invalid:80: ", 0) == 0);
+}
+
+TEST_CASE("[C3] SIGINT and SIGTERM end the program with status 0") {
+  for (const int number : {SIGINT, SIGTERM}) {
+    Echod echod;
+    echod.signal(number);
+    CHECK(echod.wait() == 0);
+  }
+}
+
+TEST_CASE("[C3] a client that is idle at the signal has its echo, then the end") {
+  Echod echod;
+  Client client(echod.port());
+  client.send("line\nheld");
+  CHECK(client.receive(5) == "line\n");
+  CHECK(echod.stop() == 0);
+  CHECK(client.receive_all().empty());
+}
+
+TEST_CASE("[C3] output that is pending at the signal is still sent") {
+  Echod echod;
+  Client client(echod.port(), "127.0.0.1", 4096);
+  const std::string line = std::string(1023, 'x') + "\n";
+  client.send_until_stuck(line, 500ms);
+  echod.signal(SIGTERM);
+  wait_until_refused(echod.port());
+  CHECK(client.receive(100 * line.size()).size() == 100 * line.size());
+  client.wait_for_end();
+  CHECK(echod.wait() == 0);
+}
+
+TEST_CASE("[C3] a client that never reads has its time, then the program ends all the same") {
+  Echod echod;
+  Client client(echod.port(), "127.0.0.1", 4096);
+  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(echod.stop() == 0);
+  CHECK(std::chrono::steady_clock::now() - start > 4s);
+}
+
+TEST_CASE("[C3] a second signal ends the program at once") {
+  Echod echod;
+  Client client(echod.port(), "127.0.0.1", 4096);
+  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  echod.signal(SIGTERM);
+  wait_until_refused(echod.port());
+  echod.signal(SIGTERM);
+  CHECK(echod.wait() == -SIGTERM);
+}
