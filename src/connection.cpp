@@ -1,5 +1,6 @@
 #include "echod/connection.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <exception>
@@ -51,9 +52,12 @@ bool Connection::receive() {
     state_ = State::at_end;
     return send(echo_.finish());
   }
-  LineEcho::Output output = echo_.feed({buffer.data(), static_cast<std::size_t>(count)});
+  const LineEcho::Output output = echo_.feed({buffer.data(), static_cast<std::size_t>(count)});
   if (output.close) state_ = State::closing;
-  send(output.held.empty() ? output.fresh : output.held.append(output.fresh));
+  if (output.held.empty())
+    send(output.fresh);
+  else
+    send(output.held, output.fresh);
   return true;
 }
 
@@ -65,9 +69,10 @@ bool Connection::discard() {
   return count > 0;
 }
 
-/// Sends what the kernel takes and keeps the rest. `bytes` may be unsent_ itself. Returns whether any were sent.
-bool Connection::send(std::string_view bytes) {
-  ssize_t count = bytes.empty() ? 0 : socket_.write(bytes);
+/// Sends what the kernel takes and keeps the rest. `first` may be unsent_ itself. Returns whether anything was sent.
+bool Connection::send(std::string_view first, std::string_view second) {
+  const std::size_t size = first.size() + second.size();
+  ssize_t count = size == 0 ? 0 : socket_.write(first, second);
   if (count < 0) {
     if (errno != EAGAIN) {
       end();
@@ -77,12 +82,15 @@ bool Connection::send(std::string_view bytes) {
   }
   const auto sent = static_cast<std::size_t>(count);
   echoed_ += sent;
-  bytes.remove_prefix(sent);
-  if (bytes.empty()) {
+  if (sent == size) {
     std::string().swap(unsent_);  // unlike clear(), this gives the memory back
     all_sent();
   } else {
-    unsent_ = std::string(bytes);
+    const std::size_t of_first = std::min(sent, first.size());
+    std::string rest;
+    rest.reserve(size - sent);
+    rest.append(first.substr(of_first)).append(second.substr(sent - of_first));
+    unsent_.swap(rest);
     await(EVFILT_WRITE);
   }
   return sent > 0;

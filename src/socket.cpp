@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -112,9 +113,11 @@ ssize_t Socket::read(std::span<char> buffer) const {
   }
 }
 
-ssize_t Socket::write(std::string_view bytes) const {
+ssize_t Socket::write(std::string_view first, std::string_view second) const {
+  const auto part = [](std::string_view bytes) { return iovec{const_cast<char*>(bytes.data()), bytes.size()}; };
+  const iovec parts[] = {part(first), part(second)};
   for (;;) {
-    const ssize_t count = system::write(descriptor_, bytes.data(), bytes.size());
+    const ssize_t count = system::write(descriptor_, parts, second.empty() ? 1 : 2);
     if (count >= 0 || errno != EINTR) return count;
   }
 }

@@ -4,13 +4,14 @@
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 namespace echod::system {
 
 ssize_t read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
 
-ssize_t write(int descriptor, const void* bytes, std::size_t size) { return ::write(descriptor, bytes, size); }
+ssize_t write(int descriptor, const struct iovec* parts, int count) { return ::writev(descriptor, parts, count); }
 
 int accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
 

@@ -72,7 +72,7 @@ class Connection final : public EventHandler {
   bool step();
   bool receive();
   bool discard();
-  bool send(std::string_view bytes);
+  bool send(std::string_view first, std::string_view second = {});
   void all_sent();
   void read_away();
   void await(short filter);
