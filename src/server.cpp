@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cinttypes>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <system_error>
@@ -18,27 +20,41 @@ namespace {
 constexpr auto retry_interval = std::chrono::seconds(1);
 constexpr int accepts_per_event = 64;  // then the clients already here have their turn
 constexpr std::uintptr_t timer_ident = 0;
+constexpr auto long_time = std::chrono::hours(24);
 constexpr std::array stop_signals{SIGINT, SIGTERM};
+#ifdef SIGINFO
+constexpr std::array report_signals{SIGUSR1, SIGINFO};  // SIGINFO: control-T at a terminal
+#else
+constexpr std::array report_signals{SIGUSR1};
+#endif
 
 }  // namespace
 
-Server::Server(EventLoop& loop, Socket listener, std::chrono::milliseconds linger)
-    : loop_(loop), listener_(std::move(listener)), linger_(linger) {
+Server::Server(EventLoop& loop, Socket listener, Spans spans)
+    : loop_(loop), listener_(std::move(listener)), spans_(spans) {
   // EVFILT_SIGNAL does not take a signal away from its disposition, but it sees also the ignored ones.
-  for (const int number : stop_signals) {
+  const auto watch = [this](int number) {
     std::signal(number, SIG_IGN);
     loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_ADD, *this);
-  }
+  };
+  for (const int number : stop_signals) watch(number);
+  for (const int number : report_signals) watch(number);
+  set_timer(Clock::now() + long_time);
   loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ADD, *this);
 }
 
 void Server::on_event(const struct kevent& event) {
   switch (event.filter) {  // a number, not a set of bits: compare it, never mask it
     case EVFILT_READ: accept_connections(); break;
-    case EVFILT_SIGNAL: stop(event); break;
+    case EVFILT_SIGNAL:
+      if (std::find(stop_signals.begin(), stop_signals.end(), static_cast<int>(event.ident)) != stop_signals.end())
+        stop(event);
+      else
+        report();
+      break;
     case EVFILT_TIMER:
-      timer_ = never;
       expire(Clock::now());
+      set_timer(Clock::now() + long_time);  // after the batch something may be due before
       break;
     default: std::abort();
   }
@@ -70,7 +86,8 @@ void Server::accept_connections() {
 void Server::admit(Socket socket) {
   try {
     Connection& connection = serving_.emplace_back(loop_, *this, std::move(socket));
-    connection.place = {&serving_, std::prev(serving_.end()), {}};
+    connection.place = {&serving_, std::prev(serving_.end()), Clock::now()};
+    ++accepted_;
   } catch (const std::exception&) {  // no memory, or no room in the kqueue: this client's loss alone
   }
 }
@@ -99,7 +116,7 @@ void Server::stop(const struct kevent& signal) {
 
   listener_ = {};
   retry_at_ = never;
-  stop_by_ = Clock::now() + linger_;
+  stop_by_ = Clock::now() + spans_.linger;
   for (Connections* const connections : {&serving_, &lingering_}) {
     for (auto next = connections->begin(); next != connections->end();) {
       Connection& connection = *next++;
@@ -109,21 +126,30 @@ void Server::stop(const struct kevent& signal) {
   }
 }
 
-void Server::after_event(Connection& connection, bool /*progress*/) {
+void Server::report() const {
+  std::uint64_t echoed = echoed_;
+  for (const Connections* const connections : {&serving_, &lingering_, &ended_})
+    for (const Connection& connection : *connections) echoed += connection.echoed();
+  std::fprintf(stderr, "echod: %zu connections open, %" PRIu64 " accepted, %" PRIu64 " bytes echoed\n",
+               serving_.size() + lingering_.size(), accepted_, echoed);
+}
+
+void Server::after_event(Connection& connection, bool progress) {
   switch (connection.state()) {
     case Connection::State::ended: move(connection, ended_); break;
     case Connection::State::lingering:
-      if (connection.place.list == &lingering_) break;
-      move(connection, lingering_);
-      connection.place.since = Clock::now();
+      if (connection.place.list != &lingering_) move(connection, lingering_);
       break;
-    default: break;
+    default:
+      if (progress && spans_.idle.count() > 0) move(connection, serving_);
   }
 }
 
+/// To the end of a list, as of now.
 void Server::move(Connection& connection, Connections& to) {
   to.splice(to.end(), *connection.place.list, connection.place.position);
   connection.place.list = &to;
+  connection.place.since = Clock::now();
 }
 
 void Server::end(Connection& connection) {
@@ -132,32 +158,40 @@ void Server::end(Connection& connection) {
 }
 
 void Server::expire(Clock::time_point now) {
-  while (!lingering_.empty() && lingering_.front().place.since + linger_ <= now) end(lingering_.front());
+  const auto expired = [now](const Connections& connections, std::chrono::milliseconds span) {
+    return span.count() > 0 && !connections.empty() && connections.front().place.since + span <= now;
+  };
+  while (expired(lingering_, spans_.linger)) end(lingering_.front());
+  while (expired(serving_, spans_.idle)) end(serving_.front());
   while (!serving_.empty() && stop_by_ <= now) end(serving_.front());
   if (retry_at_ <= now) resume();
 }
 
 bool Server::after_batch() {
   if (!ended_.empty()) {
+    for (const Connection& connection : ended_) echoed_ += connection.echoed();
     ended_.clear();
     if (retry_at_ != never) resume();
   }
-  set_timer();
+  const Clock::time_point due = next_deadline();
+  if (due < timer_) set_timer(due);
   return stop_by_ == never || !serving_.empty() || !lingering_.empty();
 }
 
-/// Sets the timer if something is due before it fires. Progress only ever puts a deadline off, so the ordinary path
-/// leaves the timer alone: when it fires for nothing, it is set anew, once.
-void Server::set_timer() {
+Server::Clock::time_point Server::next_deadline() const {
   Clock::time_point due = std::min(retry_at_, stop_by_);
-  if (!lingering_.empty()) due = std::min(due, lingering_.front().place.since + linger_);
-  if (due >= timer_) return;
+  if (!lingering_.empty()) due = std::min(due, lingering_.front().place.since + spans_.linger);
+  if (!serving_.empty() && spans_.idle.count() > 0) due = std::min(due, serving_.front().place.since + spans_.idle);
+  return due;
+}
+
+/// Adding a timer that is there already sets it anew. The timer is there from the start to the end, so that no deadline
+/// is missed because the system has none left. (It is periodic, but is always set anew before its period is over.)
+/// Progress only ever puts a deadline off, so that the ordinary path leaves the timer alone.
+void Server::set_timer(Clock::time_point due) {
   const auto span = std::chrono::ceil<std::chrono::milliseconds>(due - Clock::now());
-  try {
-    loop_.change(timer_ident, EVFILT_TIMER, EV_ADD | EV_ONESHOT, *this, std::max<std::int64_t>(span.count(), 1));
-    timer_ = due;
-  } catch (const std::system_error&) {  // ENOMEM: the system is out of timers; after the next batch we try again
-  }
+  loop_.change(timer_ident, EVFILT_TIMER, EV_ADD, *this, std::max<std::int64_t>(span.count(), 1));
+  timer_ = due;
 }
 
 void raise_descriptor_limit() noexcept {

@@ -110,3 +110,86 @@ TEST_CASE("[M5] a descriptor used again inherits nothing from a connection that 
     for (Client& heir : heirs) REQUIRE_FALSE(heir.hears_within(0ms));
   }
 }
+
+TEST_CASE("[M5] a client may reset at any stage") {
+  Echod echod({}, 64);
+  const std::string stages[] = {"",   "half a line", "a line\n",      "a line\nand a half",
+                                "\n", "a line\n\n",  "a line\n\nmore"};
+  for (int round = 0; round < 20; ++round) {
+    for (const std::string& stage : stages) {
+      for (const bool half_close : {false, true}) {
+        for (const bool wait : {false, true}) {
+          Client client(echod.port());
+          client.send(stage);
+          if (half_close) client.shut_down_sending();
+          if (wait) client.hears_within(1ms);
+          client.reset();
+        }
+      }
+    }
+  }
+  Client other(echod.port());
+  check_echo(other, "still here\n");
+}
+
+TEST_CASE("[M5] 2,000 connections, half of them ended by a reset, leave no descriptor open") {
+  Echod echod({}, 64);
+  for (int i = 0; i < 2000; ++i) {
+    Client client(echod.port());
+    if (i % 3 != 0) check_echo(client, "line\n");
+    if (i % 2 == 0) client.reset();
+  }
+  std::vector<Client> clients;  // as many as the limit leaves room for, but for a few that the server needs
+  clients.reserve(50);
+  for (int i = 0; i < 50; ++i) clients.emplace_back(echod.port());
+  for (Client& client : clients) check_echo(client, "there is room for all\n");
+}
+
+TEST_CASE("[M4] with 32 descriptors 100 clients are all served, in turn, and the server sleeps in between") {
+  const auto start = std::chrono::steady_clock::now();
+  Echod echod({}, 32);
+  std::vector<Client> clients;
+  clients.reserve(100);
+  for (int i = 0; i < 100; ++i) {
+    clients.emplace_back(echod.port());
+    clients.back().send("client " + std::to_string(i) + "\n");
+  }
+  std::this_thread::sleep_for(2500ms);  // out of descriptors, with a queue: the time to spin, if it did
+  int waiting = 0;
+  for (Client& client : clients) waiting += !client.hears_within(0ms);
+  CHECK(waiting >= 68);
+  CHECK(waiting < 90);
+  for (int i = 0; i < 100; ++i) {
+    const std::string expected = "client " + std::to_string(i) + "\n";
+    REQUIRE(clients[static_cast<std::size_t>(i)].receive(expected.size()) == expected);
+    clients[static_cast<std::size_t>(i)].close();
+  }
+  CHECK(echod.stop() == 0);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!sanitized) CHECK(echod.cpu_seconds() < seconds / 4);
+}
+
+TEST_CASE("[M3] an idle connection costs under 512 bytes, and an idle server no CPU") {
+  echod::raise_descriptor_limit();
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const auto most = static_cast<std::size_t>(std::min<rlim_t>(4000, limit.rlim_cur - 64));
+  double peaks[2] = {};
+  double cpu[2] = {};
+  for (const bool many : {false, true}) {
+    Echod echod;
+    std::vector<Client> clients;
+    clients.reserve(most);
+    for (std::size_t i = 0; i < (many ? most : 10); ++i) {
+      clients.emplace_back(echod.port());
+      check_echo(clients.back(), "one line\n");
+    }
+    std::this_thread::sleep_for(many ? 0s : 2s);
+    CHECK(echod.stop() == 0);
+    peaks[many] = echod.peak_kilobytes();
+    cpu[many] = echod.cpu_seconds();
+  }
+  if (sanitized) return;
+  CHECK((peaks[1] - peaks[0]) * 1024 / static_cast<double>(most) < 512);
+  CHECK(cpu[0] < 0.2);  // of two seconds: what it takes to start and stop
+}

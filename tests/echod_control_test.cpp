@@ -60,6 +60,24 @@ TEST_CASE("[C1] [C6] a bad port is a message, the usage, and exit status 64") {
   CHECK(run_echod({"127.0.0.1", "-1"}).status == ex_usage);
 }
 
+TEST_CASE("[C6] [M6] so is a bad timeout") {
+  for (const char* seconds : {"0", "86401", "-1", "1.5", "x", ""}) {
+    const Result result = run_echod({"-t", seconds});
+    CHECK(result.status == ex_usage);
+    CHECK(contains(result.output,
+                   "echod: the timeout must be a number from 1 to 86400: '" + std::string(seconds) + "'\n"));
+  }
+  CHECK(run_echod({"-t"}).status == ex_usage);
+}
+
+TEST_CASE("[M6] -t closes a silent client after so many seconds") {
+  Echod echod({"-t", "1"});
+  Client client(echod.port());
+  CHECK(client.exchange("in time") == "in time");
+  Client silent(echod.port());
+  CHECK(silent.receive_all().empty());
+}
+
 TEST_CASE("[C6] so are an unknown option, an empty address and a third argument") {
   for (const std::vector<std::string>& arguments :
        {std::vector<std::string>{"-x"}, {"--nonsense"}, {""}, {"127.0.0.1", "0", "more"}}) {
@@ -146,4 +164,59 @@ TEST_CASE("[C3] a second signal ends the program at once") {
   wait_until_refused(echod.port());
   echod.signal(SIGTERM);
   CHECK(echod.wait() == -SIGTERM);
+}
+
+TEST_CASE("[C3] input that the server has not read at the signal does not take the echo away") {
+  Echod echod;
+  Client client(echod.port());
+  client.send("a line\n");
+  CHECK(client.hears_within(60s));
+  echod.signal(SIGSTOP);
+  client.send("sent to a stopped server\n");
+  echod.signal(SIGTERM);
+  echod.signal(SIGCONT);
+  CHECK(echod.wait() == 0);
+  CHECK(client.receive_all().rfind("a line\n", 0) == 0);
+}
+
+TEST_CASE("[C3] two signals that come as one end the program at once") {
+  Echod echod;
+  Client client(echod.port(), "127.0.0.1", 4096);
+  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  echod.signal(SIGSTOP);
+  echod.signal(SIGINT);
+  echod.signal(SIGTERM);
+  echod.signal(SIGCONT);
+  const int status = echod.wait();
+  CHECK((status == -SIGTERM || status == -SIGINT));
+}
+
+TEST_CASE("[C3] the same port can be listened on again at once") {
+  std::uint16_t port = 0;
+  {
+    Echod echod;
+    port = echod.port();
+    Client client(port);
+    client.send("line\n");
+    CHECK(client.receive(5) == "line\n");
+    CHECK(echod.stop() == 0);  // it closes first: the connection is left in TIME_WAIT
+    CHECK(client.receive_all().empty());
+  }
+  Process again({"127.0.0.1", std::to_string(port)});
+  CHECK(again.line() == "echod: listening on 127.0.0.1:" + std::to_string(port));
+}
+
+TEST_CASE("[C4] SIGUSR1, and SIGINFO where there is one, report in a line") {
+  Echod echod;
+  CHECK(Client(echod.port()).exchange("12345\n67") == "12345\n67");
+  Client open(echod.port());
+  open.send("abc\nheld");
+  CHECK(open.receive(4) == "abc\n");
+  echod.signal(SIGUSR1);
+  CHECK(echod.line() == "echod: 1 connections open, 2 accepted, 12 bytes echoed");
+#ifdef SIGINFO
+  echod.signal(SIGINFO);
+  CHECK(echod.line() == "echod: 1 connections open, 2 accepted, 12 bytes echoed");
+#endif
+  CHECK(echod.stop() == 0);
 }

@@ -4,9 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "catch.hpp"
@@ -19,7 +21,7 @@ namespace {
 /// A Server in a process of its own: it takes the signals over, and a kqueue is not inherited.
 class ServerProcess {
  public:
-  explicit ServerProcess(std::chrono::milliseconds linger) {
+  explicit ServerProcess(echod::Server::Spans spans) {
     echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
     const std::string address = listener.local_address();
     port_ = static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
@@ -27,7 +29,7 @@ class ServerProcess {
     if (pid_ != 0) return;
     std::signal(SIGPIPE, SIG_IGN);
     echod::EventLoop loop;
-    echod::Server server(loop, std::move(listener), linger);
+    echod::Server server(loop, std::move(listener), spans);
     loop.run([&server] { return server.after_batch(); });
     _exit(0);
   }
@@ -46,7 +48,7 @@ class ServerProcess {
 }  // namespace
 
 TEST_CASE("[E5] a client that never stops sending after the empty line is cut off when its time is up") {
-  const ServerProcess server(300ms);
+  const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("a\n\n");
   CHECK(client.receive_all() == "a\n");
@@ -56,7 +58,7 @@ TEST_CASE("[E5] a client that never stops sending after the empty line is cut of
 }
 
 TEST_CASE("[E5] one that stays silent is, too") {
-  const ServerProcess server(300ms);
+  const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("\n");
   CHECK(client.receive_all().empty());
@@ -66,4 +68,59 @@ TEST_CASE("[E5] one that stays silent is, too") {
       client.send("x");
     }
   }());
+}
+
+TEST_CASE("[M6] a silent client is closed when its time is up, and its unfinished line dropped") {
+  const ServerProcess server({.idle = 200ms});
+  Client client(server.port());
+  client.send("whole\nunfinished");
+  CHECK(client.receive_all() == "whole\n");
+}
+
+TEST_CASE("[M6] a client that does not read is closed, too") {
+  const ServerProcess server({.idle = 200ms});
+  Client client(server.port(), "127.0.0.1", 4096);
+  const std::string line = std::string(1023, 'x') + "\n";
+  CHECK_THROWS([&] {
+    for (;;) client.send(line);
+  }());
+}
+
+TEST_CASE("[M6] so is one that does not read after its empty line: that is not the linger yet") {
+  const ServerProcess server({.linger = std::chrono::hours(1), .idle = 200ms});
+  Client client(server.port(), "127.0.0.1", 4096);
+  client.send_until_stuck(std::string(1023, 'x') + "\n", 50ms);
+  CHECK_THROWS([&] {
+    for (;;) client.send("\n");
+  }());
+}
+
+TEST_CASE("[M6] bytes received give a client its time anew, whoever else is silent") {
+  const ServerProcess server({.idle = 2s});
+  Client silent(server.port());
+  Client active(server.port());
+  while (!silent.hears_within(50ms)) active.send("x");  // no line yet, so nothing comes back
+  CHECK(silent.receive_all().empty());
+  active.send("\n");
+  CHECK(active.receive(1) == "x");
+}
+
+TEST_CASE("[M6] so do bytes sent: a client may take longer in all, as long as it reads on") {
+  const ServerProcess server({.idle = 3s});
+  Client client(server.port(), "127.0.0.1", 4096);
+  const std::size_t sent = client.send_until_stuck(std::string(1023, 'x') + "\n", 100ms);
+  client.shut_down_sending();
+  constexpr std::size_t steps = 10;
+  for (std::size_t i = 0; i < steps; ++i) {
+    CHECK(client.receive(sent / steps).size() == sent / steps);
+    std::this_thread::sleep_for(400ms);
+  }
+  CHECK(client.receive_all().size() == sent % steps);
+}
+
+TEST_CASE("[M6] without a limit a silent client may stay") {
+  const ServerProcess server({});
+  Client client(server.port());
+  CHECK_FALSE(client.hears_within(500ms));
+  CHECK(client.exchange("x") == "x");
 }

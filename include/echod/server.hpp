@@ -19,10 +19,17 @@ class Server final : public EventHandler, public Connection::Owner {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// Serves whoever connects to `listener`, from the loop's next batch on, and until SIGINT or SIGTERM, which it takes
-  /// over. `linger` is the longest that a connection is kept open after an empty line, and all of them after the
-  /// signal. SIGPIPE must be ignored. The loop must outlive the Server. Throws std::system_error.
-  Server(EventLoop& loop, Socket listener, std::chrono::milliseconds linger = std::chrono::seconds(5));
+  struct Spans {
+    /// The longest that a connection is kept open after an empty line, and all of them after a signal to stop.
+    std::chrono::milliseconds linger = std::chrono::seconds(5);
+    /// How long a connection may go without a byte received or sent; 0: for ever.
+    std::chrono::milliseconds idle = std::chrono::seconds(0);
+  };
+
+  /// Serves whoever connects to `listener`, from the loop's next batch on, and until SIGINT or SIGTERM. It takes these
+  /// signals over, and SIGUSR1 and SIGINFO, upon which it reports to stderr. SIGPIPE must be ignored. The loop must
+  /// outlive the Server. Throws std::system_error.
+  Server(EventLoop& loop, Socket listener, Spans spans);
 
   /// To be called after every batch of the loop: destroys the connections that ended in it and sets the timer. Returns
   /// whether to go on; false once a signal came and the last connection is gone.
@@ -39,18 +46,23 @@ class Server final : public EventHandler, public Connection::Owner {
   void pause();
   void resume();
   void stop(const struct kevent& signal);
+  void report() const;
   void expire(Clock::time_point now);
   void end(Connection& connection);
-  void set_timer();
+  Clock::time_point next_deadline() const;
+  void set_timer(Clock::time_point due);
   static void move(Connection& connection, Connections& to);
 
   EventLoop& loop_;
   Socket listener_;
-  const std::chrono::milliseconds linger_;
+  const Spans spans_;
 
-  Connections serving_;
+  Connections serving_;    // by the time of their last progress, if there is a limit to it
   Connections lingering_;  // by the time their sending side was shut down
   Connections ended_;      // to be destroyed when the batch is over
+
+  std::uint64_t accepted_ = 0;
+  std::uint64_t echoed_ = 0;  // bytes, on connections that are gone
 
   static constexpr Clock::time_point never = Clock::time_point::max();
   Clock::time_point timer_ = never;     // when the timer fires

@@ -1,0 +1,155 @@
+#include "sessions.hpp"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <stdexcept>
+
+#include "model.hpp"
+
+namespace {
+
+using Random = std::mt19937_64;
+
+std::size_t up_to(Random& random, std::size_t most) { return random() % (most + 1); }
+bool one_in(Random& random, unsigned n) { return random() % n == 0; }
+
+/// A line, its end included: mostly short, seldom long or blank.
+std::string random_line(Random& random) {
+  const std::size_t around_limit = 65530 + up_to(random, 12);
+  const std::size_t length = one_in(random, 60)   ? around_limit
+                             : one_in(random, 40) ? up_to(random, 200'000)
+                                                  : up_to(random, 120);
+  const bool blank = one_in(random, 15);
+  std::string line(length, ' ');
+  for (char& byte : line) byte = blank ? " \t\r"[random() % 3] : static_cast<char>('!' + random() % 90);
+  return line + (one_in(random, 4) ? "\r\n" : "\n");
+}
+
+}  // namespace
+
+struct Sessions::Session {
+  enum class End { half_close, reset, close };
+
+  int descriptor = -1;
+  std::uint16_t local_port = 0;
+  std::string input;
+  std::string expected;
+  std::size_t sent = 0;
+  std::size_t received = 0;
+  std::size_t complete = 0;  // so much of the input is complete lines
+  std::size_t echo_of_complete = 0;
+  bool patient = false;
+  End end = End::half_close;
+  bool reads = true;
+  bool half_closed = false;
+
+  Session(Random& random, std::uint16_t port) {
+    for (std::size_t lines = up_to(random, 12); lines > 0; --lines) input += random_line(random);
+    complete = input.size();
+    echo_of_complete = echo_of(input).size();
+    if (one_in(random, 2)) input += "unterminated";
+    expected = echo_of(input);
+    end = one_in(random, 6) ? End::reset : one_in(random, 10) ? End::close : End::half_close;
+    reads = end == End::half_close || one_in(random, 2);
+    patient = end == End::half_close && one_in(random, 2);
+
+    descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port);
+    const int small = 8192;
+    if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    if (descriptor < 0 || ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+      throw std::runtime_error("a client cannot connect");
+    socklen_t length = sizeof address;
+    ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
+    local_port = ntohs(address.sin_port);
+    ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
+  }
+  Session(const Session&) = delete;
+  ~Session() { ::close(descriptor); }
+
+  /// A patient client gets all its complete lines back without saying that it is at its end.
+  bool waits_for_echo() const { return patient && sent >= complete && received < echo_of_complete; }
+
+  /// Sends a random piece. False if the connection is broken.
+  bool send_some(Random& random) {
+    if (sent == input.size() || waits_for_echo()) return true;
+    const std::size_t rest = (patient && sent < complete ? complete : input.size()) - sent;
+    const std::size_t size = one_in(random, 3) ? rest : std::min(rest, 1 + up_to(random, 2000));
+    const ssize_t count = ::write(descriptor, input.data() + sent, size);
+    if (count < 0) return errno == EAGAIN;
+    sent += static_cast<std::size_t>(count);
+    return true;
+  }
+
+  /// Reads a random piece and compares. Returns what read did.
+  ssize_t read_some(Random& random) {
+    static char buffer[1 << 18];
+    const ssize_t count = ::read(descriptor, buffer, 1 + up_to(random, sizeof buffer - 1));
+    if (count <= 0) return count;
+    const auto size = static_cast<std::size_t>(count);
+    if (expected.compare(received, size, buffer, size) != 0) throw std::runtime_error("a client got something else");
+    received += size;
+    return count;
+  }
+
+  void reset() const {
+    const linger at_once{1, 0};
+    ::setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  }
+
+  /// Returns whether the session goes on.
+  bool step(Random& random, bool excused) {
+    // The server may close for good only upon an empty line, and keeps reading after that for longer than we send.
+    if (!half_closed && !send_some(random) && !excused) throw std::runtime_error("a client cannot send");
+    if (end != End::half_close && one_in(random, 30)) {
+      if (end == End::reset) reset();
+      return false;
+    }
+    if (sent == input.size() && !half_closed && end == End::half_close && !waits_for_echo()) {
+      half_closed = true;
+      if (::shutdown(descriptor, SHUT_WR) != 0 && !excused) throw std::runtime_error("a client cannot half-close");
+    }
+    if (!reads || one_in(random, 4)) return true;
+    const ssize_t count = read_some(random);
+    if (count > 0 || (count < 0 && errno == EAGAIN)) return true;
+    if (excused) return false;
+    if (count < 0) throw std::runtime_error("a client was reset");
+    const bool all = received == expected.size();
+    const bool may_end = half_closed || expected.size() < input.size();  // at its end, or an empty line
+    if (!all || !may_end) throw std::runtime_error("a client lost the end of its echo");
+    return false;
+  }
+};
+
+Sessions::Sessions(std::uint16_t port, std::uint64_t seed, std::size_t at_once)
+    : port_(port), random_(seed), at_once_(at_once) {
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+Sessions::~Sessions() = default;
+
+bool Sessions::step(std::uint64_t total) {
+  while (sessions_.size() < at_once_ && started_ < total) {
+    sessions_.push_back(std::make_unique<Session>(random_, port_));
+    ++started_;
+  }
+  std::erase_if(sessions_, [this](const std::unique_ptr<Session>& session) {
+    const bool goes_on = session->step(random_, excused_.contains(session->local_port));
+    if (!goes_on) {
+      bytes_ += session->received;
+      excused_.erase(session->local_port);
+    }
+    return !goes_on;
+  });
+  return !sessions_.empty();
+}
