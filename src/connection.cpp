@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <exception>
 #include <span>
 #include <utility>
+
+#include "echod/trace.hpp"
 
 namespace echod {
 
@@ -26,8 +29,8 @@ void Connection::on_event(const struct kevent&) {
   bool progress = false;
   try {
     progress = step();
-  } catch (const std::exception&) {  // no memory, or no room in the kqueue: this client's loss alone
-    end();
+  } catch (const std::exception& error) {  // no memory, or no room in the kqueue: this client's loss alone
+    end(error.what());
   }
   owner_.after_event(*this, progress);
 }
@@ -45,15 +48,21 @@ bool Connection::receive() {
   // keep.
   const ssize_t count = socket_.read(std::span(buffer).first(LineEcho::max_line - echo_.held()));
   if (count < 0) {
-    if (errno != EAGAIN) end();
+    if (errno != EAGAIN) end(std::strerror(errno));
     return false;
   }
+  if (trace::on) trace::action(socket_.descriptor(), "read %zd bytes%s", count, count == 0 ? ": end of input" : "");
   if (count == 0) {
     state_ = State::at_end;
     return send(echo_.finish());
   }
   const LineEcho::Output output = echo_.feed({buffer.data(), static_cast<std::size_t>(count)});
-  if (output.close) state_ = State::closing;
+  if (output.close) {
+    state_ = State::closing;
+    if (trace::on) trace::action(socket_.descriptor(), "an empty line");
+  }
+  if (trace::on && echo_.held() > 0)
+    trace::action(socket_.descriptor(), "holds %zu bytes of an unfinished line", echo_.held());
   if (output.held.empty())
     send(output.fresh);
   else
@@ -65,7 +74,9 @@ bool Connection::receive() {
 /// and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
 bool Connection::discard() {
   const ssize_t count = socket_.read(buffer);
-  if (count == 0 || (count < 0 && errno != EAGAIN)) end();
+  if (trace::on && count > 0) trace::action(socket_.descriptor(), "read %zd bytes, and dropped them", count);
+  if (count == 0) end("the client has closed, too");
+  if (count < 0 && errno != EAGAIN) end(std::strerror(errno));
   return count > 0;
 }
 
@@ -75,13 +86,14 @@ bool Connection::send(std::string_view first, std::string_view second) {
   ssize_t count = size == 0 ? 0 : socket_.write(first, second);
   if (count < 0) {
     if (errno != EAGAIN) {
-      end();
+      end(std::strerror(errno));
       return false;
     }
     count = 0;
   }
   const auto sent = static_cast<std::size_t>(count);
   echoed_ += sent;
+  if (trace::on && size > 0) trace::action(socket_.descriptor(), "wrote %zu of %zu bytes", sent, size);
   if (sent == size) {
     std::string().swap(unsent_);  // unlike clear(), this gives the memory back
     all_sent();
@@ -98,18 +110,24 @@ bool Connection::send(std::string_view first, std::string_view second) {
 
 void Connection::all_sent() {
   switch (state_) {
-    case State::at_end: end(); break;
+    case State::at_end: end("all is sent"); break;
     case State::closing:
       socket_.shut_down_sending();
+      if (trace::on) trace::action(socket_.descriptor(), "shut down the sending side, lingers until the client closes");
       state_ = State::lingering;
       await(EVFILT_READ);
       break;
     case State::stopping:
       read_away();
-      end();
+      end("the server stops");
       break;
     default: await(EVFILT_READ);
   }
+}
+
+void Connection::end(const char* reason) noexcept {
+  state_ = State::ended;
+  if (trace::on) trace::action(socket_.descriptor(), "ended: %s", reason);
 }
 
 void Connection::finish() {

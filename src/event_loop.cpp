@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "echod/system.hpp"
+#include "echod/trace.hpp"
 
 namespace echod {
 
@@ -29,15 +30,19 @@ void EventLoop::change(std::uintptr_t ident, short filter, unsigned short flags,
   EV_SET(&change, ident, filter, flags, 0, data, &handler);
   // One change a call, at once: changes kept for later could meet another file under the same number. With no room for
   // events, kevent does not wait, and a refused change is its own failure.
-  if (::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) < 0) fail("kevent");
+  const bool done = ::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) == 0;
+  if (trace::on) trace::change(change, done ? 0 : errno);
+  if (!done) fail("kevent");
 }
 
 void EventLoop::run(const std::function<bool()>& after_batch) {
   do {
     const int count = system::wait(kqueue_, batch_.data(), static_cast<int>(batch_.size()));
     if (count < 0 && errno != EINTR) fail("kevent");
+    if (trace::on) trace::batch(count);
     for (int i = 0; i < count; ++i) {
       const struct kevent& event = batch_[static_cast<std::size_t>(i)];
+      if (trace::on) trace::event(event);
       static_cast<EventHandler*>(event.udata)->on_event(event);
     }
   } while (after_batch());

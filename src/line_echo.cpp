@@ -36,7 +36,7 @@ LineEcho::Output LineEcho::feed(std::string_view input) {
   output.fresh = input.substr(0, done);
   output.close = closed_;
   if (closed_)
-    std::string().swap(held_);  // unlike clear(), this gives the memory back
+    held_.clear();
   else
     held_.append(input.substr(done));
   return output;

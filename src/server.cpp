@@ -12,6 +12,11 @@
 #include <exception>
 #include <system_error>
 #include <utility>
+#ifdef __FreeBSD__
+#include <sys/capsicum.h>
+#endif
+
+#include "echod/trace.hpp"
 
 namespace echod {
 
@@ -84,6 +89,7 @@ void Server::accept_connections() {
 }
 
 void Server::admit(Socket socket) {
+  if (trace::on) trace::action(socket.descriptor(), "accepted from %s", socket.peer_address().c_str());
   try {
     Connection& connection = serving_.emplace_back(loop_, *this, std::move(socket));
     connection.place = {&serving_, std::prev(serving_.end()), Clock::now()};
@@ -95,11 +101,13 @@ void Server::admit(Socket socket) {
 /// Out of descriptors or memory. The listener stays ready, so its filter goes to sleep until a connection ends; or for
 /// a second, in case somebody else's shortage was the reason.
 void Server::pause() {
+  if (trace::on) trace::action(listener_.descriptor(), "paused: out of descriptors, or memory");
   loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_DISABLE, *this);
   retry_at_ = Clock::now() + retry_interval;
 }
 
 void Server::resume() {
+  if (trace::on) trace::action(listener_.descriptor(), "resumed");
   loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ENABLE, *this);
   retry_at_ = never;
 }
@@ -114,6 +122,7 @@ void Server::stop(const struct kevent& signal) {
   }
   if (again) std::raise(static_cast<int>(signal.ident));
 
+  if (trace::on) trace::action(listener_.descriptor(), "stops listening");
   listener_ = {};
   retry_at_ = never;
   stop_by_ = Clock::now() + spans_.linger;
@@ -152,8 +161,8 @@ void Server::move(Connection& connection, Connections& to) {
   connection.place.since = Clock::now();
 }
 
-void Server::end(Connection& connection) {
-  connection.end();
+void Server::end(Connection& connection, const char* reason) {
+  connection.end(reason);
   move(connection, ended_);
 }
 
@@ -161,15 +170,18 @@ void Server::expire(Clock::time_point now) {
   const auto expired = [now](const Connections& connections, std::chrono::milliseconds span) {
     return span.count() > 0 && !connections.empty() && connections.front().place.since + span <= now;
   };
-  while (expired(lingering_, spans_.linger)) end(lingering_.front());
-  while (expired(serving_, spans_.idle)) end(serving_.front());
-  while (!serving_.empty() && stop_by_ <= now) end(serving_.front());
+  while (expired(lingering_, spans_.linger)) end(lingering_.front(), "the linger is over");
+  while (expired(serving_, spans_.idle)) end(serving_.front(), "idle for too long");
+  while (!serving_.empty() && stop_by_ <= now) end(serving_.front(), "its time is up");
   if (retry_at_ <= now) resume();
 }
 
 bool Server::after_batch() {
   if (!ended_.empty()) {
-    for (const Connection& connection : ended_) echoed_ += connection.echoed();
+    for (const Connection& connection : ended_) {
+      echoed_ += connection.echoed();
+      if (trace::on) trace::action(connection.socket().descriptor(), "closed");
+    }
     ended_.clear();
     if (retry_at_ != never) resume();
   }
@@ -202,6 +214,12 @@ void raise_descriptor_limit() noexcept {
   constexpr rlim_t open_max = 10240;  // macOS takes no more than its OPEN_MAX, even where the hard limit is infinite
   limit.rlim_cur = std::min(open_max, limit.rlim_max);
   ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void enter_capability_mode() {
+#ifdef __FreeBSD__
+  if (::cap_enter() < 0 && errno != ENOSYS) throw std::system_error(errno, std::generic_category(), "cap_enter");
+#endif
 }
 
 }  // namespace echod

@@ -72,6 +72,42 @@ TEST_CASE("[M2] a client that reads late loses nothing") {
     if (received[i] != filler[i % filler.size()]) FAIL("byte " << i << " differs");
 }
 
+TEST_CASE("[M2] a client that has caught up costs no CPU, and no buffer is left of it") {
+  const std::string unterminated(60'000, 'x');
+  double peaks[2] = {};
+  for (const bool many : {false, true}) {
+    Echod echod;
+    std::vector<Client> clients;
+    for (int i = 0; i < (many ? 60 : 1); ++i) {
+      Client& client = clients.emplace_back(echod.port(), "127.0.0.1", 4096);
+      const std::size_t sent = client.send_until_stuck(filler, 20ms);
+      CHECK(client.receive(sent / filler.size() * filler.size()).size() == sent / filler.size() * filler.size());
+      client.send("\x01" + unterminated);
+      client.send("\n");
+      const std::size_t rest = sent % filler.size() + unterminated.size() + 2;
+      CHECK(client.receive(rest).size() == rest);
+    }
+    if (!many) std::this_thread::sleep_for(2s);
+    CHECK(echod.stop() == 0);
+    peaks[many] = echod.peak_kilobytes();
+    if (!many && !sanitized) CHECK(echod.cpu_seconds() < 0.5);
+  }
+  if (!sanitized) CHECK(peaks[1] - peaks[0] < 1500);
+}
+
+TEST_CASE("[M2] what is held and what is read are together at most one line's limit") {
+  Echod echod({"-v"});
+  Client client(echod.port());
+  client.send(std::string(60'000, 'x'));
+  std::string line;
+  do line = echod.line();
+  while (line.find("holds 60000 bytes") == std::string::npos);
+  client.send(std::string(60'000, 'y'));
+  do line = echod.line();
+  while (line.find(": read ") == std::string::npos);
+  CHECK(std::stoi(line.substr(line.find(": read ") + 7)) <= 65536 - 60'000);
+}
+
 TEST_CASE("[M5] a client that resets ends nobody else's connection") {
   Echod echod;
   Client other(echod.port());

@@ -172,11 +172,15 @@ TEST_CASE("[C3] input that the server has not read at the signal does not take t
   client.send("a line\n");
   CHECK(client.hears_within(60s));
   echod.signal(SIGSTOP);
-  client.send("sent to a stopped server\n");
+  std::string more;
+  for (int i = 0; i < 200; ++i) more += std::string(1023, 'x') + "\n";  // some reads' worth
   echod.signal(SIGTERM);
+  client.send(more);
   echod.signal(SIGCONT);
   CHECK(echod.wait() == 0);
-  CHECK(client.receive_all().rfind("a line\n", 0) == 0);
+  const std::string echo = client.receive_all();
+  CHECK(echo == ("a line\n" + more).substr(0, echo.size()));
+  CHECK(echo.size() >= 7);
 }
 
 TEST_CASE("[C3] two signals that come as one end the program at once") {
@@ -219,4 +223,44 @@ TEST_CASE("[C4] SIGUSR1, and SIGINFO where there is one, report in a line") {
   CHECK(echod.line() == "echod: 1 connections open, 2 accepted, 12 bytes echoed");
 #endif
   CHECK(echod.stop() == 0);
+}
+
+TEST_CASE("[C5] -v tells a session: what the kqueue was asked, what it said, and what came of it") {
+  Echod echod({"-v"});
+  CHECK(Client(echod.port()).exchange("hello\nwor") == "hello\nwor");
+  CHECK(echod.stop() == 0);
+  const std::string trace = echod.output();
+  INFO(trace);
+  std::size_t at = 0;
+  for (const char* expected : {"batch   ",
+                               "event   fd ",
+                               "EVFILT_READ ",
+                               ": accepted from 127.0.0.1:",
+                               "change  fd ",
+                               "EVFILT_READ    EV_ADD ",
+                               "event   fd ",
+                               ": read ",
+                               ": holds 3 bytes of an unfinished line\n",
+                               "event   fd ",
+                               "EV_EOF ",
+                               ": read 0 bytes: end of input\n",
+                               ": wrote 3 of 3 bytes\n",
+                               ": ended: all is sent\n",
+                               ": closed\n",
+                               "event   signal 15 ",
+                               "EVFILT_SIGNAL ",
+                               "change  signal 15 ",
+                               "EV_DELETE ",
+                               ": stops listening\n"}) {
+    at = trace.find(expected, at);
+    INFO("expected next: " << expected);
+    REQUIRE(at != std::string::npos);
+  }
+}
+
+TEST_CASE("[C5] without -v nothing but the announcement is said") {
+  Echod echod;
+  CHECK(Client(echod.port()).exchange("hello\n") == "hello\n");
+  CHECK(echod.stop() == 0);
+  CHECK(echod.output().empty());
 }

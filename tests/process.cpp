@@ -15,7 +15,7 @@ namespace {
 
 [[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
 
-const char* program() {
+std::string echod_program() {
   const char* const named = std::getenv("ECHOD");
   return named != nullptr ? named : ECHOD_PATH;
 }
@@ -27,6 +27,7 @@ const char* program() {
     const rlimit limit{descriptors, descriptors};
     ::setrlimit(RLIMIT_NOFILE, &limit);
   }
+  std::signal(SIGPIPE, SIG_DFL);  // ignored in the tests, and that would be inherited
   ::execv(argv[0], argv.data());
   _exit(127);
 }
@@ -38,8 +39,9 @@ std::vector<std::string> with_free_port(std::vector<std::string> options) {
 
 }  // namespace
 
-Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors) {
-  std::vector<char*> argv{const_cast<char*>(program())};
+Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors, std::string program) {
+  if (program.empty()) program = echod_program();
+  std::vector<char*> argv{program.data()};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   int ends[2];
@@ -113,12 +115,15 @@ double Process::peak_kilobytes() const {
 #endif
 }
 
-Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors)
-    : Process(with_free_port(options), descriptors) {
-  const std::string announcement = line();
+Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors, const std::string& program)
+    : Process(with_free_port(options), descriptors, program) {
   const std::string expected = "echod: listening on 127.0.0.1:";
-  if (announcement.rfind(expected, 0) != 0) throw std::runtime_error("echod did not start: " + announcement);
-  port_ = static_cast<std::uint16_t>(std::stoi(announcement.substr(expected.size())));
+  std::string announcement;
+  do {  // with -v there are lines before it
+    announcement = line();
+    if (announcement.empty()) throw std::runtime_error("the server did not start");
+  } while (announcement.find(expected) == std::string::npos);
+  port_ = static_cast<std::uint16_t>(std::stoi(announcement.substr(announcement.rfind(':') + 1)));
 }
 
 int Echod::stop() {

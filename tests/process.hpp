@@ -11,8 +11,9 @@
 /// A process that writes to us: its standard output and error come through one pipe.
 class Process {
  public:
-  /// Starts it; `descriptors`, if not 0, is its limit of open descriptors, soft and hard.
-  explicit Process(const std::vector<std::string>& arguments, rlim_t descriptors = 0);
+  /// Starts it; `descriptors`, if not 0, is its limit of open descriptors, soft and hard; `program`, if not empty,
+  /// another program.
+  explicit Process(const std::vector<std::string>& arguments, rlim_t descriptors = 0, std::string program = {});
   Process(const Process&) = delete;
   /// Kills it if it is still running.
   ~Process();
@@ -38,10 +39,10 @@ class Process {
   rusage used_{};
 };
 
-/// echod on a free port of 127.0.0.1, listening.
+/// echod, or another `program` like it, on a free port of 127.0.0.1, listening.
 class Echod : public Process {
  public:
-  explicit Echod(const std::vector<std::string>& options = {}, rlim_t descriptors = 0);
+  explicit Echod(const std::vector<std::string>& options = {}, rlim_t descriptors = 0, const std::string& program = {});
   std::uint16_t port() const { return port_; }
   /// SIGTERM, and wait().
   int stop();

@@ -52,8 +52,9 @@ class Connection final : public EventHandler {
   /// connection is ended at once, in such a way that the client gets to read all that was sent to it.
   void finish();
 
-  /// Cuts it off. The descriptor stays open, and its number taken, until the Connection is destroyed.
-  void end() noexcept { state_ = State::ended; }
+  /// Ends it, as it is; `reason` is for the trace. The descriptor stays open, and its number taken, until the
+  /// Connection is destroyed.
+  void end(const char* reason) noexcept;
 
   State state() const noexcept { return state_; }
   const Socket& socket() const noexcept { return socket_; }

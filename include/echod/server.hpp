@@ -48,7 +48,7 @@ class Server final : public EventHandler, public Connection::Owner {
   void stop(const struct kevent& signal);
   void report() const;
   void expire(Clock::time_point now);
-  void end(Connection& connection);
+  void end(Connection& connection, const char* reason);
   Clock::time_point next_deadline() const;
   void set_timer(Clock::time_point due);
   static void move(Connection& connection, Connections& to);
@@ -72,5 +72,9 @@ class Server final : public EventHandler, public Connection::Owner {
 
 /// Raises the limit of open descriptors, the soft one, as far as an unprivileged process may. setrlimit(2)
 void raise_descriptor_limit() noexcept;
+
+/// FreeBSD: from now on the process may use what it has open, accept, and nothing else; no name is resolved and no file
+/// opened any more. Elsewhere, and on a kernel without capsicum(4), it does nothing. Throws std::system_error.
+void enter_capability_mode();
 
 }  // namespace echod

@@ -236,7 +236,7 @@ int deliver_source(int kq, Queue& queue, int fd, struct kevent* event) {
   const Source& source = queue.sources.at(fd);
   std::uint64_t times = 0;  // how often it fired, or was sent, since we read it last
   if (read(fd, &times, sizeof times) < 0) return 0;
-  EV_SET(event, source.ident, source.filter, 0, 0, static_cast<std::int64_t>(times), nullptr);
+  EV_SET(event, source.ident, source.filter, EV_CLEAR, 0, static_cast<std::int64_t>(times), nullptr);
   deliver(kq, queue, source.knote, *event);
   return 1;
 }

@@ -38,7 +38,8 @@ struct kevent {
 #define EV_DISABLE 0x0008
 #define EV_ONESHOT 0x0010
 
-// Flags, in an event
+// Flags, in an event. EV_CLEAR is what timers and signals have by themselves; it cannot be asked for.
+#define EV_CLEAR 0x0020
 #define EV_EOF 0x8000
 #define EV_ERROR 0x4000
 

@@ -1,0 +1,151 @@
+// The traps of README's table: each bites the naive server, and not echod.
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "catch.hpp"
+#include "client.hpp"
+#include "process.hpp"
+
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string naive_program() {
+  const char* const named = std::getenv("NAIVE_ECHOD");
+  return named != nullptr ? named : NAIVE_ECHOD_PATH;
+}
+
+/// Runs `trap` against both: it returns whether it has bitten.
+template <typename Trap>
+void check_bites_only_the_naive(Trap trap, rlim_t descriptors = 0) {
+  {
+    Echod naive({}, descriptors, naive_program());
+    CHECK(trap(naive));
+  }
+  Echod echod({}, descriptors);
+  CHECK_FALSE(trap(echod));
+}
+
+/// Whether somebody else is served.
+bool serves(const Echod& server) {
+  Client client(server.port());
+  client.send("served?\n");
+  return client.hears_within(2s);
+}
+
+template <typename Call>
+bool throws(Call call) {
+  try {
+    call();
+    return false;
+  } catch (const std::exception&) {
+    return true;
+  }
+}
+
+const std::string line = std::string(1023, 'x') + "\n";
+
+}  // namespace
+
+TEST_CASE("trap: EV_EOF is taken for the end, with input still queued") {
+  check_bites_only_the_naive([](Echod& server) {
+    server.signal(SIGSTOP);
+    Client client(server.port());
+    client.send("a\nb\n");
+    client.shut_down_sending();
+    server.signal(SIGCONT);
+    std::string echo;
+    const bool broken = throws([&] { echo = client.receive_all(); });
+    return broken || echo != "a\nb\n";
+  });
+}
+
+TEST_CASE("trap: a handler that waits for one client keeps all others waiting") {
+  check_bites_only_the_naive([](Echod& server) {
+    Client slow(server.port());
+    slow.send("half a line");
+    return !serves(server);
+  });
+}
+
+TEST_CASE("trap: so does one that waits until a client reads") {
+  check_bites_only_the_naive([](Echod& server) {
+    Client deaf(server.port(), "127.0.0.1", 4096);
+    deaf.send_until_stuck(line, 100ms);
+    return !serves(server);
+  });
+}
+
+TEST_CASE("trap: closing with input unread resets the connection") {
+  check_bites_only_the_naive([](Echod& server) {
+    Client client(server.port());
+    return throws([&] {
+      client.send("a\n\n");
+      client.send(std::string(5'000'000, 'x'));
+      client.shut_down_sending();
+      client.receive_all();
+    });
+  });
+}
+
+TEST_CASE("trap: writing to a client that has gone raises SIGPIPE") {
+  check_bites_only_the_naive([](Echod& server) {
+    Client client(server.port());
+    client.send("x");
+    client.hears_within(100ms);  // no: by then the handler waits for the rest of the line
+    std::string lines = "\n";
+    while (lines.size() < 4000) lines += "y\n";
+    client.send(lines);
+    client.close();
+    std::this_thread::sleep_for(100ms);
+    return throws([&] { serves(server); });
+  });
+}
+
+TEST_CASE("trap: without a descriptor for it, a waiting connection is lost, or keeps the loop spinning") {
+  check_bites_only_the_naive(
+      [](Echod& server) {
+        std::vector<Client> clients;
+        for (int i = 0; i < 40; ++i) clients.emplace_back(server.port());
+        std::this_thread::sleep_for(2s);
+        const auto lost =
+            std::any_of(clients.begin(), clients.end(), [](Client& client) { return client.hears_within(0ms); });
+        clients.clear();
+        server.signal(SIGTERM);
+        server.wait();
+        return lost || server.cpu_seconds() > 1;
+      },
+      20);
+}
+
+TEST_CASE("trap: a line that never ends takes all memory") {
+  check_bites_only_the_naive([](Echod& server) {
+    Client client(server.port(), "127.0.0.1", 4096);
+    client.send_until_stuck(std::string(60'000'000, 'x'), 100ms);
+    client.close();
+    server.signal(SIGTERM);
+    server.wait();
+    return server.peak_kilobytes() > 50'000;
+  });
+}
+
+TEST_CASE("trap: restarted while old connections are in TIME_WAIT, it cannot bind") {
+  for (const bool naive : {true, false}) {
+    const std::string program = naive ? naive_program() : "";
+    Echod server({}, 0, program);
+    Client client(server.port());
+    client.send("\n");
+    CHECK(client.wait_for_end() == 0);
+    client.close();
+    server.signal(SIGKILL);
+    server.wait();
+    Process again({"127.0.0.1", std::to_string(server.port())}, 0, program);
+    CHECK((again.line().find("listening on") == std::string::npos) == naive);
+  }
+}
