@@ -83,7 +83,7 @@ void Server::accept_connections() {
       case EFAULT:
       case EINVAL:
       case ENOTSOCK: throw std::system_error(errno, std::generic_category(), "accept");
-      default: break;  // ECONNABORTED, EPROTO, on Linux also errors of the network: that client's trouble, to the next
+      default: break;  // EINTR; or ECONNABORTED, EPROTO, on Linux any error of the network: one client's trouble
     }
   }
 }

@@ -95,11 +95,9 @@ Socket Socket::listen(const std::string& host, std::uint16_t port) {
 }
 
 Socket Socket::accept() const {
-  for (;;) {
-    Socket accepted(system::accept(descriptor_));
-    if (accepted) set_descriptor_flags(accepted.descriptor());
-    if (accepted || errno != EINTR) return accepted;
-  }
+  Socket accepted(system::accept(descriptor_));
+  if (accepted) set_descriptor_flags(accepted.descriptor());
+  return accepted;
 }
 
 bool Socket::descriptor_available() const noexcept {

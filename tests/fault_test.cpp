@@ -24,6 +24,7 @@
 #include "echod/event_loop.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
+#include "client.hpp"
 #include "echod/system.hpp"
 #include "sessions.hpp"
 
@@ -32,13 +33,15 @@ namespace {
 struct Faults {
   std::mt19937_64 random;
   Sessions* clients = nullptr;
+  int shortage = 0;      // the errno of every accept
+  unsigned accepts = 0;  // how many there were
   std::uint64_t injected = 0;
 
   bool one_in(unsigned n) { return random() % n == 0; }
 
   /// Sets errno to one of `errors`, with a chance of one in `n`.
   bool fail(unsigned n, std::initializer_list<int> errors) {
-    if (!one_in(n)) return false;
+    if (clients == nullptr || !one_in(n)) return false;
     ++injected;
     errno = errors.begin()[random() % errors.size()];
     return true;
@@ -55,7 +58,7 @@ struct Faults {
     return true;
   }
 
-  std::size_t shorten(std::size_t size) { return one_in(3) ? 1 + random() % size : size; }
+  std::size_t shorten(std::size_t size) { return clients != nullptr && one_in(3) ? 1 + random() % size : size; }
 };
 
 Faults faults;
@@ -79,6 +82,9 @@ ssize_t write(int descriptor, const struct iovec* parts, int count) {
 }
 
 int accept(int descriptor) {
+  ++faults.accepts;
+  if (faults.shortage != 0) return errno = faults.shortage, -1;
+  if (faults.clients == nullptr) return ::accept(descriptor, nullptr, nullptr);
   if (faults.fail(5, {EINTR, EAGAIN, ECONNABORTED})) return -1;
   if (faults.fail(100, {EMFILE, ENFILE, ENOBUFS, ENOMEM})) return -1;
   return ::accept(descriptor, nullptr, nullptr);
@@ -94,6 +100,30 @@ int wait(int kqueue, struct kevent* events, int room) {
 
 }  // namespace echod::system
 
+TEST_CASE("[M4] a shortage in accept pauses the listener; a second later it tries again, and loses nobody") {
+  for (const int shortage : {EMFILE, ENFILE, ENOBUFS, ENOMEM}) {
+    echod::EventLoop loop;
+    echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
+    const std::string address = listener.local_address();
+    echod::Server server(loop, std::move(listener), {});
+    faults = {};
+    faults.shortage = shortage;
+    Client client(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    client.send("a line\n");
+    const auto start = std::chrono::steady_clock::now();
+    loop.run([&] {
+      const auto time = std::chrono::steady_clock::now() - start;
+      if (time > std::chrono::milliseconds(1500)) faults.shortage = 0;
+      if (time > std::chrono::minutes(1)) throw std::runtime_error("nobody listens any more");
+      server.after_batch();
+      return !client.hears_within(std::chrono::milliseconds(0));
+    });
+    CHECK(client.receive(7) == "a line\n");
+    CHECK(faults.accepts >= 3);
+    CHECK(faults.accepts <= 5);
+  }
+}
+
 TEST_CASE("[E1] to [E5], [M1] to [M5]: thousands of random clients and failing system calls, and no byte is lost") {
   const char* const given = std::getenv("ECHOD_SEED");
   const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
@@ -106,6 +136,7 @@ TEST_CASE("[E1] to [E5], [M1] to [M5]: thousands of random clients and failing s
   const std::string address = listener.local_address();
   echod::Server server(loop, std::move(listener), {});
   Sessions clients(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))), seed, 40);
+  faults = {};
   faults.random.seed(seed);
   faults.clients = &clients;
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <stdexcept>
 
 #include "model.hpp"
@@ -67,7 +68,7 @@ struct Sessions::Session {
     const int small = 8192;
     if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (descriptor < 0 || ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-      throw std::runtime_error("a client cannot connect");
+      throw std::runtime_error(std::string("a client cannot connect: ") + std::strerror(errno));
     socklen_t length = sizeof address;
     ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
     local_port = ntohs(address.sin_port);

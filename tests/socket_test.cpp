@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -108,6 +109,19 @@ TEST_CASE("the listener itself is non-blocking and close-on-exec") {
   const Socket listener = Socket::listen("127.0.0.1", 0);
   CHECK((::fcntl(listener.descriptor(), F_GETFL) & O_NONBLOCK) != 0);
   CHECK((::fcntl(listener.descriptor(), F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+TEST_CASE("[M4] a listener can tell whether there is a descriptor left") {
+  const Socket listener = Socket::listen("127.0.0.1", 0);
+  CHECK(listener.descriptor_available());
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlimit none{static_cast<rlim_t>(listener.descriptor()) + 1, limit.rlim_max};  // all below it are open
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  const bool available = listener.descriptor_available();
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  CHECK_FALSE(available);
+  CHECK(listener.descriptor_available());
 }
 
 TEST_CASE("read: what is there, EAGAIN for nothing, 0 for the end") {

@@ -34,8 +34,8 @@ class Socket {
   /// SO_KEEPALIVE. Throws std::runtime_error whose what() names the address and the reason.
   static Socket listen(const std::string& host, std::uint16_t port);
 
-  /// Takes the next connection from the queue, accept(2). An empty Socket and errno if there is none (EAGAIN) or it
-  /// cannot be had; EINTR is not reported.
+  /// Takes the next connection from the queue. An empty Socket and errno if there is none (EAGAIN) or it cannot be had.
+  /// accept(2)
   Socket accept() const;
 
   /// Whether the process has a descriptor left for accept() to use. To be asked before: macOS takes the connection
