@@ -1,6 +1,7 @@
 // Server, with a linger span that a test can wait for. [E5] [C3]
 #include "echod/server.hpp"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,4 +125,15 @@ TEST_CASE("[M6] without a limit a silent client may stay") {
   Client client(server.port());
   CHECK_FALSE(client.hears_within(500ms));
   CHECK(client.exchange("x") == "x");
+}
+
+TEST_CASE("[M4] the soft limit of descriptors is raised to the hard one") {
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit low{64, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &low) == 0);
+  echod::raise_descriptor_limit();
+  rlimit raised{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &raised) == 0);
+  CHECK(raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240));  // macOS: no more than its OPEN_MAX
 }
