@@ -45,7 +45,7 @@ bool Connection::step() {
 
 bool Connection::receive() {
   // What is held and what is read are together no more than one line's limit: this bounds what a client can have us
-  // keep.
+  // keep. What is held is always less than that, so there is room for a byte at least.
   const ssize_t count = socket_.read(std::span(buffer).first(LineEcho::max_line - echo_.held()));
   if (count < 0) {
     if (errno != EAGAIN) end(std::strerror(errno));
@@ -70,8 +70,8 @@ bool Connection::receive() {
   return true;
 }
 
-/// The client is still sending after the empty line. To close now, with input unread, would be to reset the connection,
-/// and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
+/// The client is still sending after the empty line. To close with input unread, or before it arrives, would be to
+/// reset the connection, and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
 bool Connection::discard() {
   const ssize_t count = socket_.read(buffer);
   if (trace::on && count > 0) trace::action(socket_.descriptor(), "read %zd bytes, and dropped them", count);
@@ -103,7 +103,7 @@ bool Connection::send(std::string_view first, std::string_view second) {
     rest.reserve(size - sent);
     rest.append(first.substr(of_first)).append(second.substr(sent - of_first));
     unsent_.swap(rest);
-    await(EVFILT_WRITE);
+    wait_for(EVFILT_WRITE);
   }
   return sent > 0;
 }
@@ -115,13 +115,13 @@ void Connection::all_sent() {
       socket_.shut_down_sending();
       if (trace::on) trace::action(socket_.descriptor(), "shut down the sending side, lingers until the client closes");
       state_ = State::lingering;
-      await(EVFILT_READ);
+      wait_for(EVFILT_READ);
       break;
     case State::stopping:
-      read_away();
+      drain_input();
       end("the server stops");
       break;
-    default: await(EVFILT_READ);
+    default: wait_for(EVFILT_READ);  // echoing
   }
 }
 
@@ -130,15 +130,14 @@ void Connection::end(const char* reason) noexcept {
   if (trace::on) trace::action(socket_.descriptor(), "ended: %s", reason);
 }
 
-void Connection::finish() {
-  if (state_ == State::ended) return;
+void Connection::stop() {
   state_ = State::stopping;
   if (unsent_.empty()) all_sent();
 }
 
-/// Makes closing safe for what was sent, as in discard(), but without waiting. The limit is for a client that sends
-/// faster than we read; 4 MiB are what a receive buffer holds on the three systems, at the usual settings.
-void Connection::read_away() {
+/// As discard(), but without waiting: the server stops. What arrives after this may still meet a reset. The limit is
+/// for a client that sends faster than we read; 4 MiB are about what a receive buffer holds.
+void Connection::drain_input() {
   constexpr int reads = 64;
   for (int i = 0; i < reads && socket_.read(buffer) > 0; ++i) {
   }
@@ -146,7 +145,7 @@ void Connection::read_away() {
 
 /// At any time one of the two filters is enabled. A level-triggered read filter that nobody acts on would have the
 /// loop spin; so would a write filter, which is ready nearly always, with nothing to write.
-void Connection::await(short filter) {
+void Connection::wait_for(short filter) {
   if (filter == awaited_) return;
   const auto descriptor = static_cast<std::uintptr_t>(socket_.descriptor());
   if (filter == EVFILT_WRITE) {

@@ -29,7 +29,7 @@ void EventLoop::change(std::uintptr_t ident, short filter, unsigned short flags,
   struct kevent change;
   EV_SET(&change, ident, filter, flags, 0, data, &handler);
   // One change a call, at once: changes kept for later could meet another file under the same number. With no room for
-  // events, kevent does not wait, and a refused change is its own failure.
+  // events, kevent does not wait, and returns -1 for a change that is refused.
   const bool done = ::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) == 0;
   if (trace::on) trace::change(change, done ? 0 : errno);
   if (!done) fail("kevent");
@@ -39,7 +39,7 @@ void EventLoop::run(const std::function<bool()>& after_batch) {
   do {
     const int count = system::wait(kqueue_, batch_.data(), static_cast<int>(batch_.size()));
     if (count < 0 && errno != EINTR) fail("kevent");
-    if (trace::on) trace::batch(count);
+    if (trace::on && count > 0) trace::batch(count);
     for (int i = 0; i < count; ++i) {
       const struct kevent& event = batch_[static_cast<std::size_t>(i)];
       if (trace::on) trace::event(event);

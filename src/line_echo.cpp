@@ -36,7 +36,7 @@ LineEcho::Output LineEcho::feed(std::string_view input) {
   output.fresh = input.substr(0, done);
   output.close = closed_;
   if (closed_)
-    held_.clear();
+    std::string().swap(held_);  // unlike clear(), this gives the memory back
   else
     held_.append(input.substr(done));
   return output;

@@ -77,6 +77,7 @@ Options parse_command_line(int argc, char** argv) {
 int main(int argc, char** argv) {
   const Options options = parse_command_line(argc, argv);
   try {
+    echod::occupy_standard_descriptors();
     echod::raise_descriptor_limit();
     std::signal(SIGPIPE, SIG_IGN);  // a client that has gone is an error of write, EPIPE, not the end of us
 

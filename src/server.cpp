@@ -1,6 +1,8 @@
 #include "echod/server.hpp"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iterator>
 #include <system_error>
 #include <utility>
 #ifdef __FreeBSD__
@@ -49,7 +52,7 @@ Server::Server(EventLoop& loop, Socket listener, Spans spans)
 }
 
 void Server::on_event(const struct kevent& event) {
-  switch (event.filter) {  // a number, not a set of bits: compare it, never mask it
+  switch (event.filter) {  // filters are small negative numbers: `filter & EVFILT_READ` is true for all of them
     case EVFILT_READ: accept_connections(); break;
     case EVFILT_SIGNAL:
       if (std::find(stop_signals.begin(), stop_signals.end(), static_cast<int>(event.ident)) != stop_signals.end())
@@ -59,13 +62,14 @@ void Server::on_event(const struct kevent& event) {
       break;
     case EVFILT_TIMER:
       expire(Clock::now());
-      set_timer(Clock::now() + long_time);  // after the batch something may be due before
+      set_timer(Clock::now() + long_time);  // unless after_batch finds that something is due before
       break;
     default: std::abort();
   }
 }
 
 void Server::accept_connections() {
+  // No listener: a signal has closed it, earlier in this batch, and this event is stale.
   for (int i = 0; i < accepts_per_event && listener_; ++i) {
     if (!listener_.descriptor_available()) return pause();
     Socket socket = listener_.accept();
@@ -94,7 +98,8 @@ void Server::admit(Socket socket) {
     Connection& connection = serving_.emplace_back(loop_, *this, std::move(socket));
     connection.place = {&serving_, std::prev(serving_.end()), Clock::now()};
     ++accepted_;
-  } catch (const std::exception&) {  // no memory, or no room in the kqueue: this client's loss alone
+  } catch (const std::exception& error) {  // no memory, or no room in the kqueue: this client's loss alone
+    if (trace::on) std::fprintf(stderr, "  dropped it: %s\n", error.what());
   }
 }
 
@@ -113,14 +118,10 @@ void Server::resume() {
 }
 
 void Server::stop(const struct kevent& signal) {
-  const bool again = stop_by_ != never || signal.data > 1;  // data: how often it came
-  if (stop_by_ == never) {
-    for (const int number : stop_signals) {
-      loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_DELETE, *this);
-      std::signal(number, SIG_DFL);
-    }
-  }
-  if (again) std::raise(static_cast<int>(signal.ident));
+  // From now on a signal kills. One that has come already, be it before its event, be it since, is an event more: the
+  // filters stay, so that it is not lost.
+  for (const int number : stop_signals) std::signal(number, SIG_DFL);
+  if (stop_by_ != never || signal.data > 1) std::raise(static_cast<int>(signal.ident));  // data: how often it came
 
   if (trace::on) trace::action(listener_.descriptor(), "stops listening");
   listener_ = {};
@@ -129,8 +130,8 @@ void Server::stop(const struct kevent& signal) {
   for (Connections* const connections : {&serving_, &lingering_}) {
     for (auto next = connections->begin(); next != connections->end();) {
       Connection& connection = *next++;
-      connection.finish();
-      if (connection.state() == Connection::State::ended) move(connection, ended_);
+      connection.stop();
+      if (connection.state() == Connection::State::ended) move_to_end(connection, ended_);
     }
   }
 }
@@ -145,17 +146,17 @@ void Server::report() const {
 
 void Server::after_event(Connection& connection, bool progress) {
   switch (connection.state()) {
-    case Connection::State::ended: move(connection, ended_); break;
+    case Connection::State::ended: move_to_end(connection, ended_); break;
     case Connection::State::lingering:
-      if (connection.place.list != &lingering_) move(connection, lingering_);
+      if (connection.place.list != &lingering_) move_to_end(connection, lingering_);
       break;
     default:
-      if (progress && spans_.idle.count() > 0) move(connection, serving_);
+      if (progress && spans_.idle.count() > 0) move_to_end(connection, serving_);
   }
 }
 
 /// To the end of a list, as of now.
-void Server::move(Connection& connection, Connections& to) {
+void Server::move_to_end(Connection& connection, Connections& to) {
   to.splice(to.end(), *connection.place.list, connection.place.position);
   connection.place.list = &to;
   connection.place.since = Clock::now();
@@ -163,15 +164,15 @@ void Server::move(Connection& connection, Connections& to) {
 
 void Server::end(Connection& connection, const char* reason) {
   connection.end(reason);
-  move(connection, ended_);
+  move_to_end(connection, ended_);
 }
 
 void Server::expire(Clock::time_point now) {
   const auto expired = [now](const Connections& connections, std::chrono::milliseconds span) {
-    return span.count() > 0 && !connections.empty() && connections.front().place.since + span <= now;
+    return !connections.empty() && connections.front().place.since + span <= now;
   };
   while (expired(lingering_, spans_.linger)) end(lingering_.front(), "the linger is over");
-  while (expired(serving_, spans_.idle)) end(serving_.front(), "idle for too long");
+  while (spans_.idle.count() > 0 && expired(serving_, spans_.idle)) end(serving_.front(), "idle for too long");
   while (!serving_.empty() && stop_by_ <= now) end(serving_.front(), "its time is up");
   if (retry_at_ <= now) resume();
 }
@@ -186,7 +187,7 @@ bool Server::after_batch() {
     if (retry_at_ != never) resume();
   }
   const Clock::time_point due = next_deadline();
-  if (due < timer_) set_timer(due);
+  if (due < timer_due_) set_timer(due);
   return stop_by_ == never || !serving_.empty() || !lingering_.empty();
 }
 
@@ -197,23 +198,31 @@ Server::Clock::time_point Server::next_deadline() const {
   return due;
 }
 
-/// Adding a timer that is there already sets it anew. The timer is there from the start to the end, so that no deadline
-/// is missed because the system has none left. (It is periodic, but is always set anew before its period is over.)
-/// Progress only ever puts a deadline off, so that the ordinary path leaves the timer alone.
+/// Adding a timer that is there already sets it anew. It is there from the start to the end, so that no deadline is
+/// missed because the system has no timer left; when nothing is due it is set to a long time. It is set anew only for
+/// something earlier, never put off or cancelled: progress puts deadlines off with every message, and costs no system
+/// call. So it may fire for nothing, once, and is then set to what is due next.
 void Server::set_timer(Clock::time_point due) {
   const auto span = std::chrono::ceil<std::chrono::milliseconds>(due - Clock::now());
   loop_.change(timer_ident, EVFILT_TIMER, EV_ADD, *this, std::max<std::int64_t>(span.count(), 1));
-  timer_ = due;
+  timer_due_ = due;
 }
 
 void raise_descriptor_limit() noexcept {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
+  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
   if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) return;
-  constexpr rlim_t open_max = 10240;  // macOS takes no more than its OPEN_MAX, even where the hard limit is infinite
-  limit.rlim_cur = std::min(open_max, limit.rlim_max);
+  constexpr rlim_t open_max = 10240;  // of macOS, which does not take its own infinite hard limit for a soft one
+  limit.rlim_cur = std::max(before, std::min(open_max, limit.rlim_max));
   ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void occupy_standard_descriptors() noexcept {
+  int descriptor = 0;
+  do descriptor = ::open("/dev/null", O_RDWR);
+  while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
 }
 
 void enter_capability_mode() {

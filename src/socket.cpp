@@ -22,9 +22,9 @@ namespace {
 
 /// accept4(2) and SOCK_NONBLOCK could set these at once, but macOS has neither; and whether accept(2) hands on the
 /// listener's O_NONBLOCK differs between systems, so it is always set.
-void set_descriptor_flags(int descriptor) {
-  if (::fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 || ::fcntl(descriptor, F_SETFL, O_NONBLOCK) < 0)
-    throw std::system_error(errno, std::generic_category(), "fcntl");
+bool set_descriptor_flags(const Socket& socket) {
+  return ::fcntl(socket.descriptor(), F_SETFD, FD_CLOEXEC) >= 0 &&
+         ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK) >= 0;
 }
 
 bool set_option(const Socket& socket, int level, int name) {
@@ -36,10 +36,10 @@ bool set_option(const Socket& socket, int level, int name) {
 Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
   if (!socket) return {};
-  set_descriptor_flags(socket.descriptor());
   // TCP_NODELAY and SO_KEEPALIVE are set here, once, for all accepted sockets inherit them; on macOS setting them there
   // would fail for a peer that has gone already.
   const bool listens =
+      set_descriptor_flags(socket) &&
       set_option(socket, SOL_SOCKET, SO_REUSEADDR) &&  // restart although old connections are in TIME_WAIT
       (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY)) &&
       set_option(socket, IPPROTO_TCP, TCP_NODELAY) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE) &&
@@ -96,7 +96,7 @@ Socket Socket::listen(const std::string& host, std::uint16_t port) {
 
 Socket Socket::accept() const {
   Socket accepted(system::accept(descriptor_));
-  if (accepted) set_descriptor_flags(accepted.descriptor());
+  if (accepted && !set_descriptor_flags(accepted)) return {};
   return accepted;
 }
 

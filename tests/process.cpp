@@ -21,8 +21,12 @@ std::string echod_program() {
 }
 
 [[noreturn]] void become(const std::vector<char*>& argv, int output, rlim_t descriptors) {
-  ::dup2(output, STDOUT_FILENO);
-  ::dup2(output, STDERR_FILENO);
+  if (output >= 0) {
+    ::dup2(output, STDOUT_FILENO);
+    ::dup2(output, STDERR_FILENO);
+  } else {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(descriptor);
+  }
   if (descriptors != 0) {
     const rlimit limit{descriptors, descriptors};
     ::setrlimit(RLIMIT_NOFILE, &limit);
@@ -39,7 +43,7 @@ std::vector<std::string> with_free_port(std::vector<std::string> options) {
 
 }  // namespace
 
-Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors, std::string program) {
+Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors, std::string program, Output output) {
   if (program.empty()) program = echod_program();
   std::vector<char*> argv{program.data()};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
@@ -50,7 +54,7 @@ Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors, 
   ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
   pid_ = ::fork();
   if (pid_ < 0) fail("fork");
-  if (pid_ == 0) become(argv, ends[1], descriptors);
+  if (pid_ == 0) become(argv, output == Output::piped ? ends[1] : -1, descriptors);
   ::close(ends[1]);
   pipe_ = ends[0];
 }

@@ -11,9 +11,12 @@
 /// A process that writes to us: its standard output and error come through one pipe.
 class Process {
  public:
+  enum class Output { piped, closed };
+
   /// Starts it; `descriptors`, if not 0, is its limit of open descriptors, soft and hard; `program`, if not empty,
-  /// another program.
-  explicit Process(const std::vector<std::string>& arguments, rlim_t descriptors = 0, std::string program = {});
+  /// another program; `closed` closes its standard input, output and error.
+  explicit Process(const std::vector<std::string>& arguments, rlim_t descriptors = 0, std::string program = {},
+                   Output output = Output::piped);
   Process(const Process&) = delete;
   /// Kills it if it is still running.
   ~Process();

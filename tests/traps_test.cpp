@@ -112,6 +112,7 @@ TEST_CASE("trap: without a descriptor for it, a waiting connection is lost, or k
   check_bites_only_the_naive(
       [](Echod& server) {
         std::vector<Client> clients;
+        clients.reserve(40);
         for (int i = 0; i < 40; ++i) clients.emplace_back(server.port());
         std::this_thread::sleep_for(2s);
         const auto lost =

@@ -1,17 +1,16 @@
 // Connection: one client, from accept to close.
 //
-//                      end of input (half-close)        all sent
-//   echoing ----+--------------------------------> at_end ---------------------------------------+
-//               |   empty line             all sent: shut down the sending side                  v
-//               +------------> closing --------------------------------------> lingering -----> ended
-//               |   the server stops       all sent: read away what is there    end of input,    ^
-//               +------------> stopping -------------------------------------   or time is up    |
-//                                                                            \-------------------+
-// An error of its socket ends a Connection in any state.
+//   echoing -- end of input (half-close) --> at_end -- all sent --> ended
+//   echoing -- an empty line --> closing -- all sent, shut down sending --> lingering -- the client closes --> ended
+//   any state with output pending -- the server stops --> stopping -- all sent, input drained --> ended
 //
-// In each state either reading or writing is what it waits for, never both: while output is pending, that is
-// EVFILT_WRITE alone, and nothing more is read. So a client that does not read is not read from either (back-pressure):
-// its own send buffer fills, and ours holds what came of one read at the most.
+// An error of its socket ends a Connection in any state; so does its owner when its time is up.
+//
+// In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
+// While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
+// from either (back-pressure): its own send buffer fills, and we keep what one read has brought, at the most.
+//
+// It can meet a stale event, copied out before something earlier in the batch has ended it; on_event then does nothing.
 #pragma once
 
 #include <chrono>
@@ -48,9 +47,11 @@ class Connection final : public EventHandler {
   /// Reads once or writes once, whichever it waits for.
   void on_event(const struct kevent& event) override;
 
-  /// The server stops: nothing more is echoed. Pending output is still sent (the state is `stopping`); without any, the
-  /// connection is ended at once, in such a way that the client gets to read all that was sent to it.
-  void finish();
+  /// The server stops: nothing more is echoed, and what is held of an unfinished line is dropped. Pending output is
+  /// still sent (the state is `stopping`); without any the connection is ended at once. Either way what the client has
+  /// sent up to then is read first, so that closing does not take back what was sent to it. Not to be called once it
+  /// has ended.
+  void stop();
 
   /// Ends it, as it is; `reason` is for the trace. The descriptor stays open, and its number taken, until the
   /// Connection is destroyed.
@@ -75,8 +76,8 @@ class Connection final : public EventHandler {
   bool discard();
   bool send(std::string_view first, std::string_view second = {});
   void all_sent();
-  void read_away();
-  void await(short filter);
+  void drain_input();
+  void wait_for(short filter);
 
   EventLoop& loop_;
   Owner& owner_;

@@ -7,9 +7,9 @@
 //   EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL, EVFILT_TIMER). A knote carries a word of ours, udata, and brings it back
 //   with every event: here always the EventHandler to call.
 //
-//   One call of kevent(2) waits and copies out a batch: all that is ready now, one event for each knote. The read
-//   and write filters are level-triggered, like poll(2): as long as there is something to read, every batch says so. A
-//   handler may thus do one step and return; but a filter whose event it does not act on has to be disabled.
+//   One call of kevent(2) waits and copies out a batch: what is ready now (256 at most), one event for each knote. The
+//   read and write filters are level-triggered, like poll(2): as long as there is something to read, every batch says
+//   so. A handler may thus do one step and return; but a filter whose event it does not act on has to be disabled.
 //
 //   Closing a descriptor takes its knotes out of the kqueue, but not the events already copied out. A handler can
 //   therefore be called, later in the batch, for something that an earlier handler has ended. So nothing is destroyed

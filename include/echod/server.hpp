@@ -20,9 +20,10 @@ class Server final : public EventHandler, public Connection::Owner {
   using Clock = std::chrono::steady_clock;
 
   struct Spans {
-    /// The longest that a connection is kept open after an empty line, and all of them after a signal to stop.
+    /// How long a connection stays open after an empty line, once all its echo is sent, for the client to close it; and
+    /// how long all of them have after a signal to stop.
     std::chrono::milliseconds linger = std::chrono::seconds(5);
-    /// How long a connection may go without a byte received or sent; 0: for ever.
+    /// How long a connection may go without a byte received or sent, until it lingers; 0: for ever.
     std::chrono::milliseconds idle = std::chrono::seconds(0);
   };
 
@@ -51,7 +52,7 @@ class Server final : public EventHandler, public Connection::Owner {
   void end(Connection& connection, const char* reason);
   Clock::time_point next_deadline() const;
   void set_timer(Clock::time_point due);
-  static void move(Connection& connection, Connections& to);
+  static void move_to_end(Connection& connection, Connections& to);
 
   EventLoop& loop_;
   Socket listener_;
@@ -65,13 +66,17 @@ class Server final : public EventHandler, public Connection::Owner {
   std::uint64_t echoed_ = 0;  // bytes, on connections that are gone
 
   static constexpr Clock::time_point never = Clock::time_point::max();
-  Clock::time_point timer_ = never;     // when the timer fires
-  Clock::time_point retry_at_ = never;  // when to accept again, after a shortage
-  Clock::time_point stop_by_ = never;   // when to cut off whoever is left, after a signal
+  Clock::time_point timer_due_ = never;  // when the timer fires
+  Clock::time_point retry_at_ = never;   // when to accept again, after a shortage
+  Clock::time_point stop_by_ = never;    // when to cut off whoever is left, after a signal
 };
 
 /// Raises the limit of open descriptors, the soft one, as far as an unprivileged process may. setrlimit(2)
 void raise_descriptor_limit() noexcept;
+
+/// Opens /dev/null for whichever of the descriptors 0 to 2 is closed: else one of them would be a client's, and get
+/// what is meant for standard error.
+void occupy_standard_descriptors() noexcept;
 
 /// FreeBSD: from now on the process may use what it has open, accept, and nothing else; no name is resolved and no file
 /// opened any more. Elsewhere, and on a kernel without capsicum(4), it does nothing. Throws std::system_error.

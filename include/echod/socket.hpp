@@ -25,8 +25,8 @@ class Socket {
     std::swap(descriptor_, other.descriptor_);
     return *this;
   }
-  /// Closes the descriptor. With input unread, macOS and Linux then reset the connection, and the peer may lose what
-  /// was written to it: see Connection for how to close without that.
+  /// Closes the descriptor. With input unread this resets the connection (FreeBSD: when more arrives), and the peer may
+  /// lose what was written to it: see Connection for how to close without that.
   ~Socket();
 
   /// A listening socket on the first of `host`'s addresses that can be bound (getaddrinfo(3)), with as long a queue
@@ -46,9 +46,9 @@ class Socket {
   /// -1 and errno if nothing is there (EAGAIN) or the connection is broken; EINTR is not reported. read(2)
   ssize_t read(std::span<char> buffer) const;
 
-  /// Writes what the kernel takes of the one and then of the other, and returns how much that was: it may be less than
-  /// all. -1 and errno if it takes nothing now (EAGAIN) or the connection is broken; EINTR is not reported. SIGPIPE
-  /// must be ignored. writev(2)
+  /// Writes what the kernel takes of the one, which must not be empty, and then of the other, and returns how much that
+  /// was: it may be less than all. -1 and errno if it takes nothing now (EAGAIN) or the connection is broken; EINTR is
+  /// not reported. SIGPIPE must be ignored. writev(2)
   ssize_t write(std::string_view first, std::string_view second = {}) const;
 
   /// Ends the output: the peer reads what was written, then end-of-file; input still arrives. shutdown(2), SHUT_WR

@@ -1,5 +1,5 @@
-// The four system calls whose outcome the world outside decides, each in this one place, so that a test can link
-// its own and see what the program does when they fail (tests/fault_test.cpp).
+// The four system calls that fail in the course of business, each in this one place, so that a test can link its own
+// and see what the program does when they do (tests/fault_test.cpp).
 #pragma once
 
 #include <sys/types.h>

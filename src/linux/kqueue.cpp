@@ -20,7 +20,8 @@
 //   - For one thread. Several kqueues may be open, but a signal goes to the one that asked for it last.
 //   - Of a descriptor's events `data` is 1 and `fflags` 0: the number of bytes would cost a system call for each
 //     event, and asking for the error of a socket clears it, so that read() would no longer report it.
-//   - A timer takes milliseconds only. A watched signal is not acted on, whatever its disposition was; and signals
+//   - A timer takes milliseconds only; so does the time-out, which may begin again once, after waking for nothing. A
+//   watched signal is not acted on, whatever its disposition was; and signals
 //     that another process sends before we run once count as one, as always on Linux.
 //   - A descriptor closed while a duplicate of it is open stays in epoll. A kqueue is inherited over fork().
 //   - What is not done at all (another filter, flag or note, or a regular file) fails with EINVAL.
@@ -102,7 +103,8 @@ int control(int kq, int operation, int fd, std::uint32_t mask, std::uint64_t wor
 }
 
 int change_descriptor(int kq, Queue& queue, const struct kevent& change) {
-  if (change.ident > INT_MAX || change.fflags != 0) return change.fflags != 0 ? EINVAL : EBADF;
+  if (change.fflags != 0) return EINVAL;
+  if (change.ident > INT_MAX) return EBADF;
   const int fd = static_cast<int>(change.ident);
   if (change.ident >= queue.descriptors.size()) {
     if ((change.flags & EV_ADD) == 0) return ENOENT;
@@ -160,7 +162,6 @@ void close_source(int fd, const Source& source) {
 }
 
 int arm_timer(int fd, const struct kevent& change) {
-  if (change.data < 0) return EINVAL;
   const std::int64_t milliseconds = std::max<std::int64_t>(change.data, 1);
   itimerspec span{};
   span.it_value = {milliseconds / 1000, milliseconds % 1000 * 1'000'000};
@@ -169,7 +170,7 @@ int arm_timer(int fd, const struct kevent& change) {
 }
 
 int change_source(int kq, Queue& queue, const struct kevent& change) {
-  if (change.fflags != 0) return EINVAL;
+  if (change.fflags != 0 || (change.filter == EVFILT_TIMER && change.data < 0)) return EINVAL;
   auto found = std::find_if(queue.sources.begin(), queue.sources.end(), [&](const auto& entry) {
     return entry.second.ident == change.ident && entry.second.filter == change.filter;
   });
@@ -179,7 +180,12 @@ int change_source(int kq, Queue& queue, const struct kevent& change) {
                                                   : timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (fd < 0) return errno;
     found = queue.sources.emplace(fd, Source{change.ident, change.filter, {}}).first;
-    control(kq, EPOLL_CTL_ADD, fd, 0, is_source | static_cast<std::uint32_t>(fd));
+    const int error = control(kq, EPOLL_CTL_ADD, fd, 0, is_source | static_cast<std::uint32_t>(fd));
+    if (error != 0) {
+      close_source(fd, found->second);
+      queue.sources.erase(found);
+      return error;
+    }
   }
   auto& [fd, source] = *found;
   int error = source.knote.change(change);
