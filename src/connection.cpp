@@ -117,10 +117,6 @@ void Connection::all_sent() {
       state_ = State::lingering;
       wait_for(EVFILT_READ);
       break;
-    case State::stopping:
-      drain_input();
-      end("the server stops");
-      break;
     default: wait_for(EVFILT_READ);  // echoing
   }
 }
@@ -131,8 +127,12 @@ void Connection::end(const char* reason) noexcept {
 }
 
 void Connection::stop() {
-  state_ = State::stopping;
-  if (unsent_.empty()) all_sent();
+  if (unsent_.empty()) {
+    drain_input();
+    end("the server stops");
+  } else if (state_ == State::echoing) {
+    state_ = State::closing;
+  }
 }
 
 /// As discard(), but without waiting: the server stops. What arrives after this may still meet a reset. The limit is

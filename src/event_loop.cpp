@@ -30,9 +30,9 @@ void EventLoop::change(std::uintptr_t ident, short filter, unsigned short flags,
   EV_SET(&change, ident, filter, flags, 0, data, &handler);
   // One change a call, at once: changes kept for later could meet another file under the same number. With no room for
   // events, kevent does not wait, and returns -1 for a change that is refused.
-  const bool done = ::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) == 0;
-  if (trace::on) trace::change(change, done ? 0 : errno);
-  if (!done) fail("kevent");
+  const int error = ::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
+  if (trace::on) trace::change(change, error);
+  if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
 void EventLoop::run(const std::function<bool()>& after_batch) {

@@ -173,6 +173,7 @@ void Server::expire(Clock::time_point now) {
   };
   while (expired(lingering_, spans_.linger)) end(lingering_.front(), "the linger is over");
   while (spans_.idle.count() > 0 && expired(serving_, spans_.idle)) end(serving_.front(), "idle for too long");
+  while (!lingering_.empty() && stop_by_ <= now) end(lingering_.front(), "its time is up");
   while (!serving_.empty() && stop_by_ <= now) end(serving_.front(), "its time is up");
   if (retry_at_ <= now) resume();
 }

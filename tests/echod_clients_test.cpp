@@ -21,6 +21,13 @@ void check_echo(Client& client, const std::string& line) {
   CHECK(client.receive(line.size()) == line);
 }
 
+/// FreeBSD measures a process only when it runs for a while.
+void warm_up(std::uint16_t port) {
+  std::string lines;
+  while (lines.size() < 5'000'000) lines += "to measure it by\n";
+  CHECK((Client(port).exchange(lines) == lines));
+}
+
 const std::string filler = std::string(1023, 'x') + "\n";
 
 }  // namespace
@@ -32,7 +39,10 @@ TEST_CASE("[M1] 3,000 clients at once are all echoed") {
   const std::size_t count = static_cast<std::size_t>(std::min<rlim_t>(3000, limit.rlim_cur - 64));
   Echod echod;
   std::vector<Client> clients;
-  for (std::size_t i = 0; i < count; ++i) clients.emplace_back(echod.port());
+  for (std::size_t i = 0; i < count; ++i) {
+    clients.emplace_back(echod.port());
+    if (i % 50 == 49) check_echo(clients.back(), "no more than the kernel's queue takes\n");
+  }
   for (std::size_t i = 0; i < count; ++i) clients[i].send("client " + std::to_string(i) + "\n");
   for (std::size_t i = 0; i < count; ++i) {
     const std::string expected = "client " + std::to_string(i) + "\n";
@@ -45,7 +55,7 @@ TEST_CASE("[M1] [M2] clients that send and never read delay no other, and cost n
   Echod echod;
   std::vector<Client> stuck;
   for (int i = 0; i < 50; ++i) {
-    stuck.emplace_back(echod.port(), "127.0.0.1", 4096);
+    stuck.emplace_back(echod.port(), "127.0.0.1", 32768);
     stuck.back().send_until_stuck(filler, 20ms);
   }
   const auto start = std::chrono::steady_clock::now();
@@ -63,7 +73,7 @@ TEST_CASE("[M1] [M2] clients that send and never read delay no other, and cost n
 
 TEST_CASE("[M2] a client that reads late loses nothing") {
   Echod echod;
-  Client client(echod.port(), "127.0.0.1", 4096);
+  Client client(echod.port(), "127.0.0.1", 32768);
   const std::size_t sent = client.send_until_stuck(filler, 500ms);
   client.shut_down_sending();
   const std::string received = client.receive_all();
@@ -77,9 +87,10 @@ TEST_CASE("[M2] a client that has caught up costs no CPU, and no buffer is left 
   double peaks[2] = {};
   for (const bool many : {false, true}) {
     Echod echod;
+    warm_up(echod.port());
     std::vector<Client> clients;
     for (int i = 0; i < (many ? 150 : 1); ++i) {
-      Client& client = clients.emplace_back(echod.port(), "127.0.0.1", 4096);
+      Client& client = clients.emplace_back(echod.port(), "127.0.0.1", 32768);
       const std::size_t sent = client.send_until_stuck(filler, 20ms);
       CHECK(client.receive(sent / filler.size() * filler.size()).size() == sent / filler.size() * filler.size());
       client.send("\x01" + unterminated);
@@ -134,7 +145,7 @@ TEST_CASE("[M5] one that closes without reading its echo does not end the progra
 TEST_CASE("[M5] a descriptor used again inherits nothing from a connection that was reset with output pending") {
   Echod echod;
   for (int round = 0; round < 300; ++round) {
-    Client doomed(echod.port(), "127.0.0.1", 4096);
+    Client doomed(echod.port(), "127.0.0.1", 32768);
     doomed.send_until_stuck(filler, 0ms);
     Client bystander(echod.port());
     doomed.reset();
@@ -214,6 +225,7 @@ TEST_CASE("[M3] an idle connection costs under 512 bytes, and an idle server no 
   double cpu[2] = {};
   for (const bool many : {false, true}) {
     Echod echod;
+    warm_up(echod.port());
     std::vector<Client> clients;
     clients.reserve(most);
     for (std::size_t i = 0; i < (many ? most : 10); ++i) {
@@ -227,5 +239,5 @@ TEST_CASE("[M3] an idle connection costs under 512 bytes, and an idle server no 
   }
   if (sanitized) return;
   CHECK((peaks[1] - peaks[0]) * 1024 / static_cast<double>(most) < 512);
-  CHECK(cpu[0] < 0.2);  // of two seconds: what it takes to start and stop
+  CHECK(cpu[0] < 0.5);  // of two seconds: what it takes to start, to warm up and to stop
 }

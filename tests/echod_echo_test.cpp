@@ -60,8 +60,9 @@ TEST_CASE("[E2] 30 MB without a newline come back, and the process does not grow
   double peaks[2] = {};
   for (const bool big : {false, true}) {
     Echod echod;
-    const std::string input = big ? much : "small";
-    CHECK((Client(echod.port()).exchange(input) == input));
+    const std::string few = lines(5'000'000);  // FreeBSD measures a process only when it runs for a while
+    CHECK((Client(echod.port()).exchange(few) == few));
+    if (big) CHECK((Client(echod.port()).exchange(much) == much));
     CHECK(echod.stop() == 0);
     peaks[big] = echod.peak_kilobytes();
   }
@@ -113,7 +114,7 @@ TEST_CASE("[E5] a client that is still sending after the empty line is not reset
 
 TEST_CASE("[E5] what is pending at the empty line is sent before the end") {
   Echod echod;
-  Client client(echod.port(), "127.0.0.1", 4096);
+  Client client(echod.port(), "127.0.0.1", 32768);
   const std::string much = lines(3'000'000);
   CHECK((client.exchange(much + "\nrest\n") == much));
 }

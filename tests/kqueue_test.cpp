@@ -343,7 +343,7 @@ TEST_CASE("a disabled filter keeps silent about the end, too") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
-TEST_CASE("EV_ADD leaves a disabled filter disabled") {
+TEST_CASE("EV_ADD leaves a disabled filter disabled") {  // the manuals read otherwise, the kernels do this
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <stdexcept>
 #include <system_error>
 
@@ -67,7 +68,11 @@ Process::~Process() {
   ::close(pipe_);
 }
 
-void Process::signal(int number) const {
+void Process::signal(int number) {
+  // On Linux ru_maxrss counts also what the process was before exec: a copy of us. This does not.
+  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+  for (std::string word; status >> word;)
+    if (word == "VmHWM:") status >> peak_kilobytes_;
   if (::kill(pid_, number) != 0) fail("kill");
 }
 
@@ -112,6 +117,7 @@ double Process::cpu_seconds() const {
 }
 
 double Process::peak_kilobytes() const {
+  if (peak_kilobytes_ > 0) return peak_kilobytes_;
 #ifdef __APPLE__
   return static_cast<double>(used_.ru_maxrss) / 1024;
 #else

@@ -21,14 +21,14 @@ class Process {
   /// Kills it if it is still running.
   ~Process();
 
-  void signal(int number) const;
+  void signal(int number);
   /// The next line of its output, without the newline; what is left of it at the end.
   std::string line();
   /// All of its output to the end.
   std::string output();
   /// Waits for its end: the exit status, or minus the number of the signal that killed it.
   int wait();
-  /// After wait(): what it used.
+  /// After wait(): what it used; the memory up to the last signal() at least.
   double cpu_seconds() const;
   double peak_kilobytes() const;
   pid_t pid() const { return pid_; }
@@ -40,6 +40,7 @@ class Process {
   int pipe_ = -1;
   std::string unread_;
   rusage used_{};
+  double peak_kilobytes_ = 0;
 };
 
 /// echod, or another `program` like it, on a free port of 127.0.0.1, listening.

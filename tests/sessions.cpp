@@ -65,7 +65,7 @@ struct Sessions::Session {
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(port);
-    const int small = 8192;
+    const int small = 32768;
     if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (descriptor < 0 || ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
       throw std::runtime_error(std::string("a client cannot connect: ") + std::strerror(errno));

@@ -76,7 +76,7 @@ TEST_CASE("trap: a handler that waits for one client keeps all others waiting") 
 
 TEST_CASE("trap: so does one that waits until a client reads") {
   check_bites_only_the_naive([](Echod& server) {
-    Client deaf(server.port(), "127.0.0.1", 4096);
+    Client deaf(server.port(), "127.0.0.1", 32768);
     deaf.send_until_stuck(line, 100ms);
     return !serves(server);
   });
@@ -96,15 +96,20 @@ TEST_CASE("trap: closing with input unread resets the connection") {
 
 TEST_CASE("trap: writing to a client that has gone raises SIGPIPE") {
   check_bites_only_the_naive([](Echod& server) {
-    Client client(server.port());
-    client.send("x");
-    client.hears_within(100ms);  // no: by then the handler waits for the rest of the line
     std::string lines = "\n";
     while (lines.size() < 4000) lines += "y\n";
-    client.send(lines);
-    client.close();
-    std::this_thread::sleep_for(100ms);
-    return throws([&] { serves(server); });
+    for (int tries = 0; tries < 5; ++tries) {
+      const bool gone = throws([&] {
+        Client client(server.port());
+        client.send("x");
+        client.hears_within(100ms);  // no: by then the handler waits for the rest of the line
+        client.send(lines);
+        client.close();
+        serves(server);
+      });
+      if (gone) return true;
+    }
+    return false;
   });
 }
 
@@ -120,30 +125,27 @@ TEST_CASE("trap: without a descriptor for it, a waiting connection is lost, or k
         clients.clear();
         server.signal(SIGTERM);
         server.wait();
-        return lost || server.cpu_seconds() > 1;
+        return lost || server.cpu_seconds() > 0.25;
       },
       20);
 }
 
 TEST_CASE("trap: a line that never ends takes all memory") {
   check_bites_only_the_naive([](Echod& server) {
-    Client client(server.port(), "127.0.0.1", 4096);
-    client.send_until_stuck(std::string(60'000'000, 'x'), 100ms);
-    client.close();
+    Client(server.port()).exchange(std::string(60'000'000, 'x'));
     server.signal(SIGTERM);
     server.wait();
     return server.peak_kilobytes() > 50'000;
   });
 }
 
-TEST_CASE("trap: restarted while old connections are in TIME_WAIT, it cannot bind") {
+TEST_CASE("trap: restarted while the kernel still has an old connection, it cannot bind") {
   for (const bool naive : {true, false}) {
     const std::string program = naive ? naive_program() : "";
     Echod server({}, 0, program);
     Client client(server.port());
     client.send("\n");
     CHECK(client.wait_for_end() == 0);
-    client.close();
     server.signal(SIGKILL);
     server.wait();
     Process again({"127.0.0.1", std::to_string(server.port())}, 0, program);

@@ -2,9 +2,9 @@
 //
 //   echoing -- end of input (half-close) --> at_end -- all sent --> ended
 //   echoing -- an empty line --> closing -- all sent, shut down sending --> lingering -- the client closes --> ended
-//   any state with output pending -- the server stops --> stopping -- all sent, input drained --> ended
 //
-// An error of its socket ends a Connection in any state; so does its owner when its time is up.
+// When the server stops, those with output pending go on from `closing`, all others are ended. An error of its socket
+// ends a Connection in any state; so does its owner when its time is up.
 //
 // In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
 // While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
@@ -27,7 +27,7 @@ namespace echod {
 
 class Connection final : public EventHandler {
  public:
-  enum class State { echoing, at_end, closing, lingering, stopping, ended };
+  enum class State { echoing, at_end, closing, lingering, ended };
 
   /// Whoever keeps the connections.
   class Owner {
@@ -47,10 +47,9 @@ class Connection final : public EventHandler {
   /// Reads once or writes once, whichever it waits for.
   void on_event(const struct kevent& event) override;
 
-  /// The server stops: nothing more is echoed, and what is held of an unfinished line is dropped. Pending output is
-  /// still sent (the state is `stopping`); without any the connection is ended at once. Either way what the client has
-  /// sent up to then is read first, so that closing does not take back what was sent to it. Not to be called once it
-  /// has ended.
+  /// The server stops: nothing more is echoed, and what is held of an unfinished line is dropped. With output pending,
+  /// it goes on as after an empty line. Without, what the client has sent up to now is read, so that closing does not
+  /// take back what was sent to it, and it is ended. Not to be called once it has ended.
   void stop();
 
   /// Ends it, as it is; `reason` is for the trace. The descriptor stays open, and its number taken, until the
