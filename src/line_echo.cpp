@@ -12,15 +12,15 @@ bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 }  // namespace
 
 LineEcho::Output LineEcho::feed(std::string_view input) {
-  std::size_t done = 0;  // input[0, done) goes out
+  std::size_t done = 0;             // input[0, done) goes out
+  std::size_t held = held_.size();  // of the current line
   while (!closed_ && done < input.size()) {
-    const std::string_view rest = input.substr(done);
-    const std::size_t newline = rest.find('\n');
+    const std::size_t newline = input.find('\n', done);
     const bool complete = newline != std::string_view::npos;
-    const std::string_view line = complete ? rest.substr(0, newline + 1) : rest;
-    const std::size_t length = line.size() + (done == 0 ? held_.size() : 0);
+    const std::size_t end = complete ? newline + 1 : input.size();
+    const std::size_t length = held + end - done;
 
-    blank_ = blank_ && std::all_of(line.begin(), line.end(), is_white);
+    blank_ = blank_ && std::all_of(input.data() + done, input.data() + end, is_white);
     if (complete && blank_ && length <= max_line) {
       closed_ = true;
       break;
@@ -28,7 +28,8 @@ LineEcho::Output LineEcho::feed(std::string_view input) {
     if (!complete && !passing_ && length < max_line) break;
     passing_ = !complete;
     blank_ = complete;  // true for a line that is about to begin, false for one that is too long
-    done += line.size();
+    done = end;
+    held = 0;
   }
 
   Output output;

@@ -27,7 +27,7 @@ namespace echod {
 
 class Connection final : public EventHandler {
  public:
-  enum class State { echoing, at_end, closing, lingering, ended };
+  enum class State : std::uint8_t { echoing, at_end, closing, lingering, ended };
 
   /// Whoever keeps the connections.
   class Owner {
