@@ -143,8 +143,9 @@ void Connection::drain_input() {
   }
 }
 
-/// At any time one of the two filters is enabled. A level-triggered read filter that nobody acts on would have the
-/// loop spin; so would a write filter, which is ready nearly always, with nothing to write.
+/// At any time one of the two filters is enabled. (Reading is disabled, since it will come back; writing is rare, and
+/// is deleted.) A level-triggered read filter that nobody acts on would have the loop spin; so would a write filter,
+/// which is ready nearly always, with nothing to write.
 void Connection::wait_for(short filter) {
   if (filter == awaited_) return;
   const auto descriptor = static_cast<std::uintptr_t>(socket_.descriptor());

@@ -40,7 +40,7 @@ constexpr std::array report_signals{SIGUSR1};
 
 Server::Server(EventLoop& loop, Socket listener, Spans spans)
     : loop_(loop), listener_(std::move(listener)), spans_(spans) {
-  // EVFILT_SIGNAL does not take a signal away from its disposition, but it sees also the ignored ones.
+  // EVFILT_SIGNAL only looks on: the default action would still kill us. It sees ignored signals, too.
   const auto watch = [this](int number) {
     std::signal(number, SIG_IGN);
     loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_ADD, *this);
@@ -60,10 +60,7 @@ void Server::on_event(const struct kevent& event) {
       else
         report();
       break;
-    case EVFILT_TIMER:
-      expire(Clock::now());
-      set_timer(Clock::now() + long_time);  // unless after_batch finds that something is due before
-      break;
+    case EVFILT_TIMER: timer_due_ = never; break;  // after_batch sees to it: progress in this batch still counts
     default: std::abort();
   }
 }
@@ -118,8 +115,8 @@ void Server::resume() {
 }
 
 void Server::stop(const struct kevent& signal) {
-  // From now on a signal kills. One that has come already, be it before its event, be it since, is an event more: the
-  // filters stay, so that it is not lost.
+  // From now on a signal kills. One more that has been counted already shows in data, or, for the filters stay, comes
+  // as another event: it is raised again, and kills.
   for (const int number : stop_signals) std::signal(number, SIG_DFL);
   if (stop_by_ != never || signal.data > 1) std::raise(static_cast<int>(signal.ident));  // data: how often it came
 
@@ -179,6 +176,10 @@ void Server::expire(Clock::time_point now) {
 }
 
 bool Server::after_batch() {
+  if (timer_due_ == never) {
+    expire(Clock::now());
+    set_timer(Clock::now() + long_time);
+  }
   if (!ended_.empty()) {
     for (const Connection& connection : ended_) {
       echoed_ += connection.echoed();

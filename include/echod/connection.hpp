@@ -3,12 +3,12 @@
 //   echoing -- end of input (half-close) --> at_end -- all sent --> ended
 //   echoing -- an empty line --> closing -- all sent, shut down sending --> lingering -- the client closes --> ended
 //
-// When the server stops, those with output pending go on from `closing`, all others are ended. An error of its socket
-// ends a Connection in any state; so does its owner when its time is up.
+// When the server stops, one that is echoing goes to `closing` if it has output pending; all that have none are ended.
+// An error of its socket ends a Connection in any state; so does its owner when its time is up.
 //
 // In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
 // While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
-// from either (back-pressure): its own send buffer fills, and we keep what one read has brought, at the most.
+// from either (back-pressure): its own send buffer fills, and we keep 64 KiB of it at the most.
 //
 // It can meet a stale event, copied out before something earlier in the batch has ended it; on_event then does nothing.
 #pragma once
@@ -32,8 +32,8 @@ class Connection final : public EventHandler {
   /// Whoever keeps the connections.
   class Owner {
    public:
-    /// Called after every event of `connection`, except when it has ended before. `progress`: bytes were received or
-    /// sent. The owner must not destroy the connection before the batch is over.
+    /// Called after every event of `connection`, also the one that ends it, but not after that. `progress`: bytes were
+    /// received or sent. The owner must not destroy the connection before the batch is over.
     virtual void after_event(Connection& connection, bool progress) = 0;
 
    protected:

@@ -14,7 +14,8 @@
 //   Closing a descriptor takes its knotes out of the kqueue, but not the events already copied out. A handler can
 //   therefore be called, later in the batch, for something that an earlier handler has ended. So nothing is destroyed
 //   inside a batch: neither the handler, which would be called after its end, nor the descriptor, whose number
-//   would go to the next accepted connection. That waits for `after_batch`.
+//   would go to the next accepted connection. That waits for `after_batch`. (But for the listener, when
+//   the server stops: nothing is accepted after that, so its number goes to nobody.)
 #pragma once
 
 #include <sys/types.h>

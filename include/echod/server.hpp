@@ -1,8 +1,9 @@
 // Server: the listening socket, the connections, and the signals that stop it.
 //
-// The connections are kept in lists ordered by time, oldest first: whoever makes progress moves to the end. So the next
-// deadline is always that of a front, and one timer serves all (FreeBSD has 4,096 of them for the whole system,
-// sysctl kern.kq_calloutmax). A connection that ended moves to another list, which is emptied after the batch.
+// The connections are kept in two lists ordered by time, oldest first: those that linger by when they began to, the
+// others by their last progress (if there is an idle limit: whoever makes progress moves to the end). So the next
+// deadline is always that of a front, and one timer serves all (FreeBSD has 4,096 of them for the whole system, sysctl
+// kern.kq_calloutmax). A connection that ended moves to another list, which is emptied after the batch.
 #pragma once
 
 #include <chrono>
@@ -21,7 +22,7 @@ class Server final : public EventHandler, public Connection::Owner {
 
   struct Spans {
     /// How long a connection stays open after an empty line, once all its echo is sent, for the client to close it; and
-    /// how long all of them have after a signal to stop.
+    /// how long all of them have after a signal to stop. (Nothing to do with SO_LINGER, which we do not use.)
     std::chrono::milliseconds linger = std::chrono::seconds(5);
     /// How long a connection may go without a byte received or sent, until it lingers; 0: for ever.
     std::chrono::milliseconds idle = std::chrono::seconds(0);
@@ -29,7 +30,7 @@ class Server final : public EventHandler, public Connection::Owner {
 
   /// Serves whoever connects to `listener`, from the loop's next batch on, and until SIGINT or SIGTERM. It takes these
   /// signals over, and SIGUSR1 and SIGINFO, upon which it reports to stderr. SIGPIPE must be ignored. The loop must
-  /// outlive the Server. Throws std::system_error.
+  /// outlive the Server, and not run after it is gone. Throws std::system_error.
   Server(EventLoop& loop, Socket listener, Spans spans);
 
   /// To be called after every batch of the loop: destroys the connections that ended in it and sets the timer. Returns
