@@ -77,7 +77,7 @@ void Process::signal(int number) {
 }
 
 bool Process::read_more() {
-  constexpr int patience = 60'000;  // milliseconds
+  constexpr int patience = 180'000;  // milliseconds: to learn that a host is unknown may take long
   pollfd entry{pipe_, POLLIN, 0};
   if (::poll(&entry, 1, patience) == 0) throw std::runtime_error("the program says nothing");
   char buffer[4096];

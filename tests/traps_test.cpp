@@ -1,4 +1,6 @@
 // The traps of README's table: each bites the naive server, and not echod.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -16,16 +18,27 @@ using namespace std::chrono_literals;
 
 namespace {
 
+/// Named by NAIVE_ECHOD; else where the build has put it, or near echod or here. Empty, with a warning, if it is
+/// nowhere.
 std::string naive_program() {
   const char* const named = std::getenv("NAIVE_ECHOD");
-  return named != nullptr ? named : NAIVE_ECHOD_PATH;
+  if (named != nullptr) return named;
+  const char* const echod = std::getenv("ECHOD");
+  const std::string program = echod != nullptr ? echod : "";
+  const std::string near_echod = program.substr(0, program.rfind('/') + 1);
+  for (const std::string& path : {std::string(NAIVE_ECHOD_PATH), near_echod + "naive_echod",
+                                  near_echod + "tests/naive_echod", std::string("./naive_echod")})
+    if (::access(path.c_str(), X_OK) == 0) return path;
+  WARN("naive_echod is not here, and NAIVE_ECHOD does not name it: only echod is tested");
+  return {};
 }
 
 /// Runs `trap` against both: it returns whether it has bitten.
 template <typename Trap>
 void check_bites_only_the_naive(Trap trap, rlim_t descriptors = 0) {
-  {
-    Echod naive({}, descriptors, naive_program());
+  const std::string program = naive_program();
+  if (!program.empty()) {
+    Echod naive({}, descriptors, program);
     CHECK(trap(naive));
   }
   Echod echod({}, descriptors);
@@ -142,6 +155,7 @@ TEST_CASE("trap: a line that never ends takes all memory") {
 TEST_CASE("trap: restarted while the kernel still has an old connection, it cannot bind") {
   for (const bool naive : {true, false}) {
     const std::string program = naive ? naive_program() : "";
+    if (naive && program.empty()) continue;
     Echod server({}, 0, program);
     Client client(server.port());
     client.send("\n");
