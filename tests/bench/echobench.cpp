@@ -160,7 +160,8 @@ void greet(const echod::Socket& idler) {  // one line, and its echo: from then o
 void check_descriptors(const Load& load) {
   constexpr unsigned long besides = 32;
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && load.connections + load.idle + besides > limit.rlim_cur)
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+      static_cast<rlim_t>(load.connections + load.idle + besides) > limit.rlim_cur)
     throw std::runtime_error("that takes more descriptors than the " + std::to_string(limit.rlim_cur) +
                              " there are (ulimit -n)");
 }
