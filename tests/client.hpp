@@ -7,6 +7,14 @@
 #include <string>
 #include <string_view>
 
+/// The port of an address in words: what stands behind the last colon.
+inline std::uint16_t port_of(const std::string& address) {
+  return static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
+}
+
+/// 1,024 bytes, to fill connections with.
+inline const std::string long_line = std::string(1023, 'x') + "\n";
+
 class Client {
  public:
   /// Connects; `receive_buffer` (bytes, SO_RCVBUF) makes a client that can be filled quickly.

@@ -28,8 +28,6 @@ void warm_up(std::uint16_t port) {
   CHECK((Client(port).exchange(lines) == lines));
 }
 
-const std::string filler = std::string(1023, 'x') + "\n";
-
 }  // namespace
 
 TEST_CASE("[M1] 3,000 clients at once are all echoed") {
@@ -56,7 +54,7 @@ TEST_CASE("[M1] [M2] clients that send and never read delay no other, and cost n
   std::vector<Client> stuck;
   for (int i = 0; i < 50; ++i) {
     stuck.emplace_back(echod.port(), "127.0.0.1", 32768);
-    stuck.back().send_until_stuck(filler, 20ms);
+    stuck.back().send_until_stuck(long_line, 20ms);
   }
   const auto start = std::chrono::steady_clock::now();
   Client client(echod.port());
@@ -74,12 +72,12 @@ TEST_CASE("[M1] [M2] clients that send and never read delay no other, and cost n
 TEST_CASE("[M2] a client that reads late loses nothing") {
   Echod echod;
   Client client(echod.port(), "127.0.0.1", 32768);
-  const std::size_t sent = client.send_until_stuck(filler, 500ms);
+  const std::size_t sent = client.send_until_stuck(long_line, 500ms);
   client.shut_down_sending();
   const std::string received = client.receive_all();
   REQUIRE(received.size() == sent);
   for (std::size_t i = 0; i < sent; ++i)
-    if (received[i] != filler[i % filler.size()]) FAIL("byte " << i << " differs");
+    if (received[i] != long_line[i % long_line.size()]) FAIL("byte " << i << " differs");
 }
 
 TEST_CASE("[M2] a client that has caught up costs no CPU, and no buffer is left of it") {
@@ -91,11 +89,12 @@ TEST_CASE("[M2] a client that has caught up costs no CPU, and no buffer is left 
     std::vector<Client> clients;
     for (int i = 0; i < (many ? 150 : 1); ++i) {
       Client& client = clients.emplace_back(echod.port(), "127.0.0.1", 32768);
-      const std::size_t sent = client.send_until_stuck(filler, 20ms);
-      CHECK(client.receive(sent / filler.size() * filler.size()).size() == sent / filler.size() * filler.size());
+      const std::size_t sent = client.send_until_stuck(long_line, 20ms);
+      CHECK(client.receive(sent / long_line.size() * long_line.size()).size() ==
+            sent / long_line.size() * long_line.size());
       client.send("\x01" + unterminated);
       client.send("\n");
-      const std::size_t rest = sent % filler.size() + unterminated.size() + 2;
+      const std::size_t rest = sent % long_line.size() + unterminated.size() + 2;
       CHECK(client.receive(rest).size() == rest);
     }
     if (!many) std::this_thread::sleep_for(2s);
@@ -135,7 +134,7 @@ TEST_CASE("[M5] one that closes without reading its echo does not end the progra
   Echod echod;
   for (int i = 0; i < 50; ++i) {
     Client client(echod.port());
-    client.send_until_stuck(filler, 0ms);
+    client.send_until_stuck(long_line, 0ms);
     client.close();
   }
   Client other(echod.port());
@@ -146,7 +145,7 @@ TEST_CASE("[M5] a descriptor used again inherits nothing from a connection that 
   Echod echod;
   for (int round = 0; round < 300; ++round) {
     Client doomed(echod.port(), "127.0.0.1", 32768);
-    doomed.send_until_stuck(filler, 0ms);
+    doomed.send_until_stuck(long_line, 0ms);
     Client bystander(echod.port());
     doomed.reset();
     std::vector<Client> heirs;

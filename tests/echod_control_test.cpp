@@ -29,10 +29,6 @@ void wait_until_refused(std::uint16_t port) {
   }
 }
 
-std::uint16_t port_in(const std::string& announcement) {
-  return static_cast<std::uint16_t>(std::stoi(announcement.substr(announcement.rfind(':') + 1)));
-}
-
 }  // namespace
 
 TEST_CASE("[C1] [C2] an IPv6 address is served, and announced in brackets") {
@@ -43,7 +39,7 @@ TEST_CASE("[C1] [C2] an IPv6 address is served, and announced in brackets") {
     return;
   }
   CHECK(announcement.rfind("echod: listening on [::1]:", 0) == 0);
-  CHECK(Client(port_in(announcement), "::1").exchange("six") == "six");
+  CHECK(Client(port_of(announcement), "::1").exchange("six") == "six");
 }
 
 TEST_CASE("[C1] a host name is served") {
@@ -140,13 +136,12 @@ TEST_CASE("[C3] a client that is idle at the signal has its echo, then the end")
 TEST_CASE("[C3] output that is pending at the signal is still sent, and the end is clean") {
   Echod echod;
   Client client(echod.port(), "127.0.0.1", 32768);
-  const std::string line = std::string(1023, 'x') + "\n";
-  client.send_until_stuck(line, 500ms);
+  client.send_until_stuck(long_line, 500ms);
   echod.signal(SIGTERM);
   wait_until_refused(echod.port());
   const std::string echo = client.receive_all();  // throws if it is reset, although we have more to send
-  CHECK(echo.size() > line.size());
-  CHECK(echo.substr(0, line.size()) == line);
+  CHECK(echo.size() > long_line.size());
+  CHECK(echo.substr(0, long_line.size()) == long_line);
   client.close();
   CHECK(echod.wait() == 0);
 }
@@ -154,7 +149,7 @@ TEST_CASE("[C3] output that is pending at the signal is still sent, and the end 
 TEST_CASE("[C3] a client that never reads has its time, then the program ends all the same") {
   Echod echod;
   Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  client.send_until_stuck(long_line, 500ms);
   const auto start = std::chrono::steady_clock::now();
   CHECK(echod.stop() == 0);
   CHECK(std::chrono::steady_clock::now() - start > 4s);
@@ -164,7 +159,7 @@ TEST_CASE("[C3] a client that never reads has its time, then the program ends al
 TEST_CASE("[C3] a second signal ends the program at once") {
   Echod echod;
   Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  client.send_until_stuck(long_line, 500ms);
   echod.signal(SIGTERM);
   wait_until_refused(echod.port());
   echod.signal(SIGTERM);
@@ -178,8 +173,7 @@ TEST_CASE("[C3] input that the server has not read at the signal does not take t
   CHECK(client.hears_within(60s));
   echod.signal(SIGSTOP);
   echod.signal(SIGTERM);
-  const std::string line = std::string(1023, 'x') + "\n";
-  const std::size_t sent = client.send_until_stuck(line, 0ms);  // more than one read takes
+  const std::size_t sent = client.send_until_stuck(long_line, 0ms);  // more than one read takes
   echod.signal(SIGCONT);
   const std::string echo = client.receive_all();
   CHECK(echo.size() >= 7);
@@ -192,7 +186,7 @@ TEST_CASE("[C3] input that the server has not read at the signal does not take t
 TEST_CASE("[C3] two signals that come as one end the program at once") {
   Echod echod;
   Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(std::string(1023, 'x') + "\n", 500ms);
+  client.send_until_stuck(long_line, 500ms);
   echod.signal(SIGSTOP);
   echod.signal(SIGINT);
   echod.signal(SIGTERM);

@@ -108,7 +108,7 @@ TEST_CASE("[M4] a shortage in accept pauses the listener; a second later it trie
     echod::Server server(loop, std::move(listener), {});
     faults = {};
     faults.shortage = shortage;
-    Client client(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    Client client(port_of(address));
     client.send("a line\n");
     const auto start = std::chrono::steady_clock::now();
     loop.run([&] {
@@ -136,7 +136,7 @@ TEST_CASE("[E1] to [E5], [M1] to [M5]: thousands of random clients and failing s
   const std::string address = listener.local_address();
   echod::Server server(loop, std::move(listener),
                        {.linger = std::chrono::minutes(10)});  // a slow machine may take long
-  Sessions clients(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))), seed, 40);
+  Sessions clients(port_of(address), seed, 40);
   faults = {};
   faults.random.seed(seed);
   faults.clients = &clients;

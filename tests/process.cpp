@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "client.hpp"
+
 namespace {
 
 [[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
@@ -133,7 +135,7 @@ Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors, const 
     announcement = line();
     if (announcement.empty()) throw std::runtime_error("the server did not start");
   } while (announcement.find(expected) == std::string::npos);
-  port_ = static_cast<std::uint16_t>(std::stoi(announcement.substr(announcement.rfind(':') + 1)));
+  port_ = port_of(announcement);
 }
 
 int Echod::stop() {

@@ -25,7 +25,7 @@ class ServerProcess {
   explicit ServerProcess(echod::Server::Spans spans) {
     echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
     const std::string address = listener.local_address();
-    port_ = static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
+    port_ = port_of(address);
     pid_ = ::fork();
     if (pid_ != 0) return;
     std::signal(SIGPIPE, SIG_IGN);
@@ -81,16 +81,15 @@ TEST_CASE("[M6] a silent client is closed when its time is up, and its unfinishe
 TEST_CASE("[M6] a client that does not read is closed, too") {
   const ServerProcess server({.idle = 200ms});
   Client client(server.port(), "127.0.0.1", 32768);
-  const std::string line = std::string(1023, 'x') + "\n";
   CHECK_THROWS([&] {
-    for (;;) client.send(line);
+    for (;;) client.send(long_line);
   }());
 }
 
 TEST_CASE("[M6] so is one that does not read after its empty line: that is not the linger yet") {
   const ServerProcess server({.linger = std::chrono::hours(1), .idle = 200ms});
   Client client(server.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(std::string(1023, 'x') + "\n", 50ms);
+  client.send_until_stuck(long_line, 50ms);
   CHECK_THROWS([&] {
     for (;;) client.send("\n");
   }());
@@ -110,7 +109,7 @@ TEST_CASE("[M6] bytes received give a client its time anew, whoever else is sile
 TEST_CASE("[M6] so do bytes sent: a client may take longer in all, as long as it reads on") {
   const ServerProcess server({.idle = 3s});
   Client client(server.port(), "127.0.0.1", 32768);
-  const std::size_t sent = client.send_until_stuck(std::string(1023, 'x') + "\n", 100ms);
+  const std::size_t sent = client.send_until_stuck(long_line, 100ms);
   const std::size_t lines = sent / 1024 * 1024;
   std::this_thread::sleep_for(2s);
   CHECK(client.receive(lines).size() == lines);

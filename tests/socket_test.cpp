@@ -23,10 +23,7 @@ using echod::Socket;
 
 namespace {
 
-std::uint16_t port_of(const Socket& listener) {
-  const std::string address = listener.local_address();
-  return static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
-}
+std::uint16_t port_of(const Socket& listener) { return ::port_of(listener.local_address()); }
 
 void wait_for_input(const Socket& socket) {
   pollfd entry{socket.descriptor(), POLLIN, 0};

@@ -62,8 +62,6 @@ bool throws(Call call) {
   }
 }
 
-const std::string line = std::string(1023, 'x') + "\n";
-
 }  // namespace
 
 TEST_CASE("trap: EV_EOF is taken for the end, with input still queued") {
@@ -90,7 +88,7 @@ TEST_CASE("trap: a handler that waits for one client keeps all others waiting") 
 TEST_CASE("trap: so does one that waits until a client reads") {
   check_bites_only_the_naive([](Echod& server) {
     Client deaf(server.port(), "127.0.0.1", 32768);
-    deaf.send_until_stuck(line, 100ms);
+    deaf.send_until_stuck(long_line, 100ms);
     return !serves(server);
   });
 }
