@@ -14,8 +14,11 @@ namespace echod {
 
 namespace {
 
-// One thread, one buffer: it serves every connection, for nothing stays in it from one event to the next.
-std::array<char, LineEcho::max_line> buffer;
+// One thread, one buffer: it serves every connection, for nothing stays in it from one event to the next. The more a
+// call moves, the less a byte costs. But this is also what a client can have us keep, for a moment twice (when what is
+// left goes to a shorter string), and that has to be less than 256 KiB.
+std::array<char, 112 * 1024> buffer;
+static_assert(buffer.size() > LineEcho::max_line);
 
 }  // namespace
 
@@ -44,9 +47,9 @@ bool Connection::step() {
 }
 
 bool Connection::receive() {
-  // What is held and what is read are together no more than one line's limit: this bounds what a client can have us
-  // keep. What is held is always less than that, so there is room for a byte at least.
-  const ssize_t count = socket_.read(std::span(buffer).first(LineEcho::max_line - echo_.held()));
+  // What is held and what is read are together no more than the buffer's size: this bounds what a client can have us
+  // keep. What is held is always less than that, so there is room.
+  const ssize_t count = socket_.read(std::span(buffer).first(buffer.size() - echo_.held()));
   if (count < 0) {
     if (errno != EAGAIN) end(std::strerror(errno));
     return false;

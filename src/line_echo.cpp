@@ -9,11 +9,38 @@ namespace {
 /// ASCII white space, without regard to the locale: '\t', '\n', '\v', '\f' and '\r' are neighbours.
 bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
+/// Passes over lines at the beginning of `text` that are certainly not empty; returns their length, up to a newline.
+///
+/// The newline that ends an empty line is the first byte, or comes after white space. Where no newline does (nor after
+/// another control character: one comparison is enough), no line is empty, wherever lines begin and end. So a whole
+/// block can be looked at without a branch, and compilers make vector instructions of that.
+std::size_t pass_over_lines(std::string_view text) {
+  constexpr std::size_t block = 256;
+  const std::size_t first = text.substr(0, block).find('\n');
+  if (first == 0 || first == std::string_view::npos) return 0;  // perhaps empty; or long, and memchr is faster
+  std::size_t end = 1;
+  for (; end + block <= text.size(); end += block) {
+    const char* const bytes = text.data() + end;
+    unsigned char found = 0;
+    for (std::size_t i = 0; i < block; ++i) {
+      const unsigned char newline = bytes[i] == '\n';
+      const unsigned char after_white = static_cast<unsigned char>(bytes[i - 1]) <= ' ';
+      found |= newline & after_white;
+    }
+    if (found != 0) break;
+  }
+  return text.rfind('\n', end - 1) + 1;
+}
+
 }  // namespace
 
 LineEcho::Output LineEcho::feed(std::string_view input) {
-  std::size_t done = 0;             // input[0, done) goes out
-  std::size_t held = held_.size();  // of the current line
+  std::size_t done = closed_ ? 0 : pass_over_lines(input);  // input[0, done) goes out
+  if (done > 0) {
+    passing_ = false;
+    blank_ = true;
+  }
+  std::size_t held = done > 0 ? 0 : held_.size();  // of the current line
   while (!closed_ && done < input.size()) {
     const std::size_t newline = input.find('\n', done);
     const bool complete = newline != std::string_view::npos;

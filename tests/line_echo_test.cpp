@@ -103,6 +103,23 @@ TEST_CASE("[E3] an empty line closes: lines before it are echoed, it and what fo
 
 TEST_CASE("[E3] a line of white space counts as empty") { CHECK(feed("a\n \t\v\f\r\nb\n") == Outcome{"a\n", true}); }
 
+TEST_CASE("[E3] an empty line is found wherever it stands among short lines") {
+  std::string lines;
+  for (int i = 0; i < 300; ++i) lines += "ab\n";
+  for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"})
+    for (std::size_t before = 0; before <= lines.size(); before += 3)
+      REQUIRE(feed(lines.substr(0, before) + empty + lines) == Outcome{lines.substr(0, before), true});
+}
+
+TEST_CASE("[E3] short lines that end in white space are not taken for empty ones") {
+  for (const char* const line : {"ab\r\n", "a \n", " \ta\t\v\f\n"}) {
+    std::string lines;
+    while (lines.size() < 1000) lines += line;
+    CHECK(feed(lines) == Outcome{lines});
+    CHECK(feed(lines + "\nz") == Outcome{lines, true});
+  }
+}
+
 TEST_CASE("[E3] a line with anything else in it does not count as empty") {
   for (const std::string& line :
        {std::string("  x\n"), std::string("\0\n", 2), std::string("\xa0\n"), std::string("\x85 \n")})
@@ -148,6 +165,27 @@ TEST_CASE("[E1] [E2] [E3] how the input was split never matters") {
   CHECK(any_split_gives("a\n\n\nb\n", {"a\n", true}));
   CHECK(any_split_gives(" \n", {"", true}));
   CHECK(any_split_gives("  x \n y\n ", {"  x \n y\n "}));
+}
+
+TEST_CASE("[E1] [E2] [E3] nor does it among short lines") {
+  std::string lines;
+  while (lines.size() < 600) lines += "abc\n";
+  const std::string input = lines + " \r\n" + lines;
+  for (std::size_t cut = 0; cut <= input.size(); ++cut) {
+    REQUIRE(feed(input, {cut}) == Outcome{lines, true});
+    REQUIRE(feed(lines, {std::min(cut, lines.size())}) == Outcome{lines});
+  }
+}
+
+TEST_CASE("[E2] [E3] a line that passed through or is held may end before short ones") {
+  std::string lines;
+  while (lines.size() < 600) lines += "abc\n";
+  for (const std::string& first : {std::string(limit + 3, 'x') + "yz\n", std::string(limit + 3, ' ') + "  \n",
+                                   std::string(limit - 5, 'x') + "y\n"})
+    CHECK(feed(first + lines + std::string(300, 'h'), {first.size() - 3}, false) == Outcome{first + lines});
+  const std::string held = std::string(limit - 100, 'x') + "y\n" + lines;
+  CHECK(feed(held + blanks(6000) + "\n", {limit - 100}) == Outcome{held, true});
+  CHECK(feed(blanks(300) + "\n" + lines, {200}) == Outcome{"", true});
 }
 
 TEST_CASE("[E2] [E3] nor does it at the limit") {

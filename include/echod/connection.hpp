@@ -8,7 +8,7 @@
 //
 // In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
 // While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
-// from either (back-pressure): its own send buffer fills, and we keep 64 KiB of it at the most.
+// from either (back-pressure): its own send buffer fills, and we keep 112 KiB of it at the most.
 //
 // It can meet a stale event, copied out before something earlier in the batch has ended it; on_event then does nothing.
 #pragma once

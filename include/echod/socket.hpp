@@ -48,7 +48,7 @@ class Socket {
 
   /// Writes what the kernel takes of the one, which must not be empty, and then of the other, and returns how much that
   /// was: it may be less than all. -1 and errno if it takes nothing now (EAGAIN) or the connection is broken; EINTR is
-  /// not reported. SIGPIPE must be ignored. writev(2)
+  /// not reported. SIGPIPE must be ignored. write(2), writev(2)
   ssize_t write(std::string_view first, std::string_view second = {}) const;
 
   /// Ends the output: the peer reads what was written, then end-of-file; input still arrives. shutdown(2), SHUT_WR

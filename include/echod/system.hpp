@@ -12,7 +12,7 @@ struct kevent;
 namespace echod::system {
 
 ssize_t read(int descriptor, void* buffer, std::size_t size);
-ssize_t write(int descriptor, const struct iovec* parts, int count);  // writev(2)
+ssize_t write(int descriptor, const struct iovec* parts, int count);  // write(2), writev(2)
 
 /// accept(2), without asking for the peer's address.
 int accept(int descriptor);
