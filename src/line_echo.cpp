@@ -16,6 +16,7 @@ bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 /// block can be looked at without a branch, and compilers make vector instructions of that.
 std::size_t pass_over_lines(std::string_view text) {
   constexpr std::size_t block = 256;
+  if (text.size() <= block) return 0;
   const std::size_t first = text.substr(0, block).find('\n');
   if (first == 0 || first == std::string_view::npos) return 0;  // perhaps empty; or long, and memchr is faster
   std::size_t end = 1;
