@@ -4,8 +4,8 @@
 //
 // Each of the connections sends so many lines at once (-p, in flight), each of so many bytes, waits for all of them to
 // come back, compares them, and starts again. Besides there are idle connections, which have sent one line. The server
-// is echod, or another program that takes an address and port 0 and says "listening on address:port"; or one that runs
-// already. Its CPU time is read from outside, where the system has clock_getcpuclockid(3).
+// is echod, or another program that is started and announces itself like it; or one that runs already, as process pid.
+// Its CPU time is read from outside, where the system has clock_getcpuclockid(3).
 #include <fcntl.h>
 #include <getopt.h>
 #include <netdb.h>
@@ -21,7 +21,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <exception>
 #include <list>
@@ -135,14 +134,12 @@ struct Stopwatch final : echod::EventHandler {
 };
 
 /// The CPU time of a process so far, in seconds; negative if the system does not tell.
-double cpu_of(pid_t pid) {
+double cpu_of([[maybe_unused]] pid_t pid) {
 #if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
   clockid_t clock{};
   timespec time{};
   if (pid > 0 && ::clock_getcpuclockid(pid, &clock) == 0 && ::clock_gettime(clock, &time) == 0)
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
-#else
-  static_cast<void>(pid);
 #endif
   return -1;
 }
@@ -191,12 +188,10 @@ void run(const Load& load, const std::string& address, const std::string& port, 
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const double cpu = cpu_of(pid) - cpu_before;
 
+  if (result.rounds == 0) throw std::runtime_error("no echo was complete in that time");
   std::sort(result.microseconds.begin(), result.microseconds.end());
-  const auto at = [&](double share) {
-    const std::size_t count = result.microseconds.size();
-    return count == 0 ? 0.0
-                      : static_cast<double>(result.microseconds[std::min(
-                            count - 1, static_cast<std::size_t>(share * static_cast<double>(count)))]);
+  const auto at = [&times = result.microseconds](double share) {
+    return static_cast<double>(times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))]);
   };
   const double lines = static_cast<double>(result.rounds) * static_cast<double>(load.lines);
   std::printf("lines/s %.0f  MB/s %.1f  round trip us p50 %.1f p99 %.1f max %.1f", lines / seconds,
@@ -206,9 +201,10 @@ void run(const Load& load, const std::string& address, const std::string& port, 
 }
 
 [[noreturn]] void bad_usage() {
-  std::fprintf(stderr,
-               "usage: echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] "
-               "[program | address port [pid]]\n");
+  std::fputs(
+      "usage: echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] "
+      "[program | address port [pid]]\n",
+      stderr);
   std::exit(64);
 }
 
@@ -239,13 +235,14 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     echod::raise_descriptor_limit();
     check_descriptors(load);
-    if (arguments.size() >= 2) {
-      run(load, arguments[0], arguments[1],
-          arguments.size() == 3 ? static_cast<pid_t>(number(arguments[2].c_str(), 1)) : 0);
+    if (arguments.size() < 2) {
+      Echod server({}, 0, arguments.empty() ? "" : arguments[0]);
+      run(load, "127.0.0.1", std::to_string(server.port()), server.pid());
       return 0;
     }
-    Echod server({}, 0, arguments.empty() ? "" : arguments[0]);
-    run(load, "127.0.0.1", std::to_string(server.port()), server.pid());
+    const pid_t pid = arguments.size() == 3 ? static_cast<pid_t>(number(arguments[2].c_str(), 1)) : 0;
+    if (pid > 0 && cpu_of(pid) < 0) throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
+    run(load, arguments[0], arguments[1], pid);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "echobench: %s\n", error.what());

@@ -2,7 +2,7 @@
 # idle.sh [ECHOBENCH]: CPU per line of 50 busy connections among more and more idle ones, medians of five rounds, as a table
 # and as the chart for README. Needs some 10,000 descriptors (ulimit -n).
 set -eu
-bench=${1:-build/tests/echobench}
+bench=${1:-build/tests/bench/echobench}
 counts="0 1000 2000 4000 6000 9000"
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
