@@ -19,18 +19,18 @@ std::size_t pass_over_lines(std::string_view text) {
   if (text.size() <= block) return 0;
   const std::size_t first = text.substr(0, block).find('\n');
   if (first == 0 || first == std::string_view::npos) return 0;  // perhaps empty; or long, and memchr is faster
-  std::size_t end = 1;
-  for (; end + block <= text.size(); end += block) {
-    const char* const bytes = text.data() + end;
+  std::size_t last = 0;
+  for (; last + block < text.size(); last += block) {
+    const char* const bytes = text.data() + last;
     unsigned char found = 0;
     for (std::size_t i = 0; i < block; ++i) {
-      const unsigned char newline = bytes[i] == '\n';
-      const unsigned char after_white = static_cast<unsigned char>(bytes[i - 1]) <= ' ';
-      found |= newline & after_white;
+      const unsigned char white = static_cast<unsigned char>(bytes[i]) <= ' ';
+      const unsigned char newline = bytes[i + 1] == '\n';
+      found |= white & newline;
     }
     if (found != 0) break;
   }
-  return text.rfind('\n', end - 1) + 1;
+  return text.rfind('\n', last) + 1;
 }
 
 }  // namespace

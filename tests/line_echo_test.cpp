@@ -29,7 +29,8 @@ Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {}, 
   std::size_t start = 0;
   for (std::size_t piece = 0; piece <= cuts.size(); ++piece) {
     const std::size_t end = piece < cuts.size() ? cuts[piece] : input.size();
-    const LineEcho::Output output = echo.feed(input.substr(start, end - start));
+    const std::vector<char> alone(input.data() + start, input.data() + end);  // a look beyond it is seen by ASan
+    const LineEcho::Output output = echo.feed({alone.data(), alone.size()});
     outcome.bytes += output.held;
     outcome.bytes += output.fresh;
     outcome.closed = output.close;

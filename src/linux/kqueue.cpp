@@ -20,9 +20,9 @@
 //   - For one thread. Several kqueues may be open, but a signal goes to the one that asked for it last.
 //   - Of a descriptor's events `data` is 1 and `fflags` 0: the number of bytes would cost a system call for each
 //     event, and asking for the error of a socket clears it, so that read() would no longer report it.
-//   - A timer takes milliseconds only; so does the time-out, which may begin again once, after waking for nothing. A
-//   watched signal is not acted on, whatever its disposition was; and signals
-//     that another process sends before we run once count as one, as always on Linux.
+//   - A timer takes milliseconds only; so does the time-out, which may begin again once, after waking for nothing.
+//   - A watched signal is not acted on, whatever its disposition was; and signals that another process sends before we
+//     run once count as one, as always on Linux.
 //   - A descriptor closed while a duplicate of it is open stays in epoll. A kqueue is inherited over fork().
 //   - What is not done at all (another filter, flag or note, or a regular file) fails with EINVAL.
 #include <fcntl.h>
