@@ -15,8 +15,9 @@ namespace echod {
 namespace {
 
 // One thread, one buffer: it serves every connection, for nothing stays in it from one event to the next. The more a
-// call moves, the less a byte costs. But this is also what a client can have us keep, for a moment twice (when what is
-// left goes to a shorter string), and that has to be less than 256 KiB.
+// call moves, the less a byte costs. But its size also bounds what a client can have us keep. In memory that is 240 KiB
+// at the most, for a moment: a held line, whose string may have grown to twice max_line, and a copy of what is left to
+// send. [M2] allows 256.
 std::array<char, std::size_t{112} * 1024> buffer;
 static_assert(buffer.size() > LineEcho::max_line);
 
@@ -66,15 +67,15 @@ bool Connection::receive() {
   }
   if (trace::on && echo_.held() > 0)
     trace::action(socket_.descriptor(), "holds %zu bytes of an unfinished line", echo_.held());
-  if (output.held.empty())
+  if (output.held.empty())  // one part: write(2) will do
     send(output.fresh);
   else
     send(output.held, output.fresh);
   return true;
 }
 
-/// The client is still sending after the empty line. To close with input unread, or before it arrives, would be to
-/// reset the connection, and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
+/// After the empty line the client may still be sending. To close with its input unread, or before it arrives, would be
+/// to reset the connection, and the client might lose what it has not read yet (RFC 1122, 4.2.2.13).
 bool Connection::discard() {
   const ssize_t count = socket_.read(buffer);
   if (trace::on && count > 0) trace::action(socket_.descriptor(), "read %zd bytes, and dropped them", count);
@@ -106,7 +107,7 @@ bool Connection::send(std::string_view first, std::string_view second) {
     rest.reserve(size - sent);
     rest.append(first.substr(of_first)).append(second.substr(sent - of_first));
     unsent_.swap(rest);
-    wait_for(EVFILT_WRITE);
+    watch_for(EVFILT_WRITE);
   }
   return sent > 0;
 }
@@ -118,9 +119,9 @@ void Connection::all_sent() {
       socket_.shut_down_sending();
       if (trace::on) trace::action(socket_.descriptor(), "shut down the sending side, lingers until the client closes");
       state_ = State::lingering;
-      wait_for(EVFILT_READ);
+      watch_for(EVFILT_READ);
       break;
-    default: wait_for(EVFILT_READ);  // echoing
+    default: watch_for(EVFILT_READ);  // echoing
   }
 }
 
@@ -149,8 +150,8 @@ void Connection::drain_input() {
 /// At any time one of the two filters is enabled. (Reading is disabled, since it will come back; writing is rare, and
 /// is deleted.) A level-triggered read filter that nobody acts on would have the loop spin; so would a write filter,
 /// which is ready nearly always, with nothing to write.
-void Connection::wait_for(short filter) {
-  if (filter == awaited_) return;
+void Connection::watch_for(short filter) {
+  if (filter == watched_) return;
   const auto descriptor = static_cast<std::uintptr_t>(socket_.descriptor());
   if (filter == EVFILT_WRITE) {
     loop_.change(descriptor, EVFILT_READ, EV_DISABLE, *this);
@@ -159,7 +160,7 @@ void Connection::wait_for(short filter) {
     loop_.change(descriptor, EVFILT_WRITE, EV_DELETE, *this);
     loop_.change(descriptor, EVFILT_READ, EV_ENABLE, *this);
   }
-  awaited_ = filter;
+  watched_ = filter;
 }
 
 }  // namespace echod

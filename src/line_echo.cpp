@@ -9,16 +9,18 @@ namespace {
 /// ASCII white space, without regard to the locale: '\t', '\n', '\v', '\f' and '\r' are neighbours.
 bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/// Passes over lines at the beginning of `text` that are certainly not empty; returns their length, up to a newline.
+/// Passes over lines at the beginning of `text` that are certainly not empty. Returns the length of these lines, the
+/// last newline included, or 0.
 ///
-/// The newline that ends an empty line is the first byte, or comes after white space. Where no newline does (nor after
-/// another control character: one comparison is enough), no line is empty, wherever lines begin and end. So a whole
-/// block can be looked at without a branch, and compilers make vector instructions of that.
+/// The newline that ends an empty line is the first byte of the input, or comes after white space or another newline.
+/// So a block in which none comes after a byte up to ' ' has no end of an empty line in it, wherever its lines begin.
+/// (Other control characters are in that range, too, and lines may end in white space, as in "\r\n": then feed() has to
+/// look at each.) That takes no branch for a byte, and compilers make vector instructions of it.
 std::size_t pass_over_lines(std::string_view text) {
   constexpr std::size_t block = 256;
   if (text.size() <= block) return 0;
   const std::size_t first = text.substr(0, block).find('\n');
-  if (first == 0 || first == std::string_view::npos) return 0;  // perhaps empty; or long, and memchr is faster
+  if (first == 0 || first == std::string_view::npos) return 0;  // perhaps empty; or long, and find() is faster
   std::size_t last = 0;
   for (; last + block < text.size(); last += block) {
     const char* const bytes = text.data() + last;
@@ -30,18 +32,18 @@ std::size_t pass_over_lines(std::string_view text) {
     }
     if (found != 0) break;
   }
-  return text.rfind('\n', last) + 1;
+  return text.rfind('\n', last) + 1;  // if last is 0 there is none, and npos + 1 is 0
 }
 
 }  // namespace
 
 LineEcho::Output LineEcho::feed(std::string_view input) {
   std::size_t done = closed_ ? 0 : pass_over_lines(input);  // input[0, done) goes out
-  if (done > 0) {
+  if (done > 0) {                                           // the current line, held or passing, ended in there
     passing_ = false;
     blank_ = true;
   }
-  std::size_t held = done > 0 ? 0 : held_.size();  // of the current line
+  std::size_t held = done > 0 ? 0 : held_.size();  // how much of the current line is in held_
   while (!closed_ && done < input.size()) {
     const std::size_t newline = input.find('\n', done);
     const bool complete = newline != std::string_view::npos;

@@ -36,15 +36,15 @@ bool set_option(const Socket& socket, int level, int name) {
 Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
   if (!socket) return {};
-  // TCP_NODELAY and SO_KEEPALIVE are set here, once, for all accepted sockets inherit them; on macOS setting them there
-  // would fail for a peer that has gone already.
+  // TCP_NODELAY and SO_KEEPALIVE are set here, once, for all accepted sockets inherit them; on macOS setting them on an
+  // accepted socket fails if the peer has gone already.
   const bool listens =
       set_descriptor_flags(socket) &&
       set_option(socket, SOL_SOCKET, SO_REUSEADDR) &&  // restart although old connections are in TIME_WAIT
       (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY)) &&
       set_option(socket, IPPROTO_TCP, TCP_NODELAY) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE) &&
       ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
-      ::listen(socket.descriptor(), INT_MAX) == 0;  // more than the kernel's limit means the limit, on all three
+      ::listen(socket.descriptor(), INT_MAX) == 0;  // more than the kernel's limit means the limit, on all systems
   if (listens) return socket;
   const int reason = errno;
   socket = {};

@@ -168,7 +168,7 @@ TEST_CASE("[E1] [E2] [E3] how the input was split never matters") {
   CHECK(any_split_gives("  x \n y\n ", {"  x \n y\n "}));
 }
 
-TEST_CASE("[E1] [E2] [E3] nor does it among short lines") {
+TEST_CASE("[E1] [E2] [E3] how the input was split does not matter among short lines") {
   std::string lines;
   while (lines.size() < 600) lines += "abc\n";
   const std::string input = lines + " \r\n" + lines;
@@ -189,7 +189,7 @@ TEST_CASE("[E2] [E3] a line that passed through or is held may end before short 
   CHECK(feed(blanks(300) + "\n" + lines, {200}) == Outcome{"", true});
 }
 
-TEST_CASE("[E2] [E3] nor does it at the limit") {
+TEST_CASE("[E2] [E3] how the input was split does not matter at the limit") {
   for (const std::size_t length : {limit - 2, limit - 1, limit, limit + 1}) {
     const std::string input = "a\n" + std::string(length, 'x') + "\nb\n\nc";
     for (std::size_t first = limit - 4; first <= limit + 6; ++first)

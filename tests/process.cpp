@@ -133,7 +133,8 @@ Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors, const 
   std::string announcement;
   do {  // with -v there are lines before it
     announcement = line();
-    if (announcement.empty()) throw std::runtime_error("the server did not start");
+    if (announcement.empty())
+      throw std::runtime_error((program.empty() ? "echod" : program) + " did not start, as a server");
   } while (announcement.find(expected) == std::string::npos);
   port_ = port_of(announcement);
 }

@@ -8,7 +8,7 @@
 //
 // In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
 // While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
-// from either (back-pressure): its own send buffer fills, and we keep 112 KiB of it at the most.
+// from either (back-pressure): its own send buffer fills, and we keep 112 KiB of its bytes at the most.
 //
 // It can meet a stale event, copied out before something earlier in the batch has ended it; on_event then does nothing.
 #pragma once
@@ -76,12 +76,12 @@ class Connection final : public EventHandler {
   bool send(std::string_view first, std::string_view second = {});
   void all_sent();
   void drain_input();
-  void wait_for(short filter);
+  void watch_for(short filter);
 
   EventLoop& loop_;
   Owner& owner_;
   Socket socket_;
-  short awaited_ = EVFILT_READ;
+  short watched_ = EVFILT_READ;
   State state_ = State::echoing;
   LineEcho echo_;
   std::string unsent_;

@@ -46,7 +46,7 @@ class Socket {
   /// -1 and errno if nothing is there (EAGAIN) or the connection is broken; EINTR is not reported. read(2)
   ssize_t read(std::span<char> buffer) const;
 
-  /// Writes what the kernel takes of the one, which must not be empty, and then of the other, and returns how much that
+  /// Writes what the kernel takes of `first`, which must not be empty, and then of `second`, and returns how much that
   /// was: it may be less than all. -1 and errno if it takes nothing now (EAGAIN) or the connection is broken; EINTR is
   /// not reported. SIGPIPE must be ignored. write(2), writev(2)
   ssize_t write(std::string_view first, std::string_view second = {}) const;

@@ -1,16 +1,14 @@
-// echobench: a load for an echo server, and what it costs. It is the other side of EventLoop and Socket: a client.
+// echobench: a load for an echo server, and what it costs.
 //
 //   echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [program | address port [pid]]
 //
-// Each of the connections sends so many lines at once (-p, in flight), each of so many bytes, waits for all of them to
-// come back, compares them, and starts again. Besides there are idle connections, which have sent one line. The server
-// is echod, or another program that is started and announces itself like it; or one that runs already, as process pid.
-// Its CPU time is read from outside, where the system has clock_getcpuclockid(3).
+// Each of the connections sends so many lines at once (-p, in flight), each of so many bytes, newline included, waits
+// for all of them to come back, compares them, and starts again. Besides there are idle connections, which have sent
+// one line. The server is echod (as for the tests: the environment's ECHOD, else the one built here), or another
+// program that is started with `127.0.0.1 0` and prints `echod: listening on 127.0.0.1:PORT`; or one that runs already,
+// as process pid. Its CPU time is read from outside, where the system has clock_getcpuclockid(3).
 #include <fcntl.h>
 #include <getopt.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,10 +22,8 @@
 #include <ctime>
 #include <exception>
 #include <list>
-#include <memory>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -35,6 +31,7 @@
 #include "echod/event_loop.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
+#include "pinger.hpp"
 
 namespace {
 
@@ -48,85 +45,15 @@ struct Load {
   unsigned long seconds = 2;
 };
 
-/// What all connections together have seen.
-struct Result {
-  unsigned long rounds = 0;
-  std::vector<float> microseconds;
-};
-
-echod::Socket connect_to(const std::string& address, const std::string& port) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int status = ::getaddrinfo(address.c_str(), port.c_str(), &hints, &found);
-  if (status != 0) throw std::runtime_error(address + ":" + port + ": " + ::gai_strerror(status));
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> list(found, &::freeaddrinfo);
-  echod::Socket socket(::socket(found->ai_family, found->ai_socktype, found->ai_protocol));
-  if (!socket) throw std::system_error(errno, std::generic_category(), "socket (descriptors: ulimit -n)");
-  if (::connect(socket.descriptor(), found->ai_addr, found->ai_addrlen) != 0) {
-    const char* const hint = errno == EADDRNOTAVAIL ? " (no local port is left)" : "";
-    throw std::system_error(errno, std::generic_category(), "connect to " + address + ":" + port + hint);
+/// What the connection of this number sends, which is not what its neighbours send.
+std::string text_of(const Load& load, unsigned long number) {
+  std::string text;
+  for (unsigned long line = 0; line < load.lines; ++line) {
+    for (unsigned long i = 1; i < load.bytes; ++i) text += static_cast<char>('a' + (i + line + number) % 26);
+    text += '\n';
   }
-  const int on = 1;
-  ::setsockopt(socket.descriptor(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK);
-  return socket;
+  return text;
 }
-
-/// One connection at work. It waits for input always, for output only while something is left to be sent.
-class Pinger final : public echod::EventHandler {
- public:
-  Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, Result& result)
-      : loop_(loop), socket_(std::move(socket)), text_(text), result_(result) {
-    loop_.change(ident(), EVFILT_READ, EV_ADD, *this);
-    start();
-  }
-
-  void on_event(const struct kevent& event) override {
-    if (event.filter == EVFILT_WRITE) return send();
-    static std::vector<char> buffer(1 << 16);
-    const ssize_t count = socket_.read(buffer);
-    if (count < 0 && errno == EAGAIN) return;
-    if (count < 0) throw std::system_error(errno, std::generic_category(), "read");
-    const auto size = static_cast<std::size_t>(count);
-    if (count == 0 || text_.compare(received_, size, buffer.data(), size) != 0)
-      throw std::runtime_error(count == 0 ? "the server has closed a connection" : "the echo is not what was sent");
-    received_ += size;
-    if (received_ < text_.size()) return;
-    const std::chrono::duration<float, std::micro> time = Clock::now() - started_;
-    result_.microseconds.push_back(time.count());
-    ++result_.rounds;
-    start();
-  }
-
- private:
-  std::uintptr_t ident() const { return static_cast<std::uintptr_t>(socket_.descriptor()); }
-
-  void start() {
-    sent_ = received_ = 0;
-    started_ = Clock::now();
-    send();
-  }
-
-  void send() {
-    const ssize_t count = socket_.write(std::string_view(text_).substr(sent_));
-    if (count < 0 && errno != EAGAIN) throw std::system_error(errno, std::generic_category(), "write");
-    sent_ += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
-    const bool pending = sent_ < text_.size();
-    if (pending == waits_to_send_) return;
-    loop_.change(ident(), EVFILT_WRITE, pending ? EV_ADD : EV_DELETE, *this);
-    waits_to_send_ = pending;
-  }
-
-  echod::EventLoop& loop_;
-  echod::Socket socket_;
-  const std::string& text_;
-  Result& result_;
-  std::size_t sent_ = 0;
-  std::size_t received_ = 0;
-  bool waits_to_send_ = false;
-  Clock::time_point started_;
-};
 
 struct Stopwatch final : echod::EventHandler {
   bool over = false;
@@ -149,8 +76,15 @@ void greet(const echod::Socket& idler) {  // one line, and its echo: from then o
   ::setsockopt(idler.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   ::fcntl(idler.descriptor(), F_SETFL, 0);
   char echo[2];
-  if (idler.write("i\n") != 2 || ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) != 2)
-    throw std::runtime_error("an idle connection got no echo in 10 s: is the server out of descriptors?");
+  if (idler.write("i\n") == 2 && ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) == 2) return;
+  throw std::runtime_error(errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
+                                           : "the server has closed an idle connection");
+}
+
+/// There is nothing to be read, and no end either.
+bool still_open(const echod::Socket& idler) {
+  char byte = 0;
+  return ::recv(idler.descriptor(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
 /// The server, if it is ours, has the same limit.
@@ -166,44 +100,47 @@ void check_descriptors(const Load& load) {
 void run(const Load& load, const std::string& address, const std::string& port, pid_t pid) {
   std::vector<echod::Socket> idlers;
   for (unsigned long i = 0; i < load.idle; ++i) greet(idlers.emplace_back(connect_to(address, port)));
-
-  std::string text;
-  for (unsigned long line = 0; line < load.lines; ++line) {
-    for (unsigned long i = 1; i < load.bytes; ++i) text += static_cast<char>('a' + (i + line) % 26);
-    text += '\n';
-  }
-  Result result;
-  result.microseconds.reserve(1 << 22);
-  echod::EventLoop loop;
   std::vector<echod::Socket> sockets;
   for (unsigned long i = 0; i < load.connections; ++i) sockets.push_back(connect_to(address, port));
+  std::vector<float> times;
+  times.reserve(1 << 22);
 
+  echod::EventLoop loop;
   Stopwatch stopwatch;
   loop.change(0, EVFILT_TIMER, EV_ADD | EV_ONESHOT, stopwatch, static_cast<std::int64_t>(load.seconds) * 1000);
   const double cpu_before = cpu_of(pid);
   const Clock::time_point start = Clock::now();
   std::list<Pinger> pingers;
-  for (echod::Socket& socket : sockets) pingers.emplace_back(loop, std::move(socket), text, result);
+  for (echod::Socket& socket : sockets)
+    pingers.emplace_back(loop, std::move(socket), text_of(load, pingers.size()), times);
   loop.run([&] { return !stopwatch.over; });
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const double cpu = cpu_of(pid) - cpu_before;
 
-  if (result.rounds == 0) throw std::runtime_error("no echo was complete in that time");
-  std::sort(result.microseconds.begin(), result.microseconds.end());
-  const auto at = [&times = result.microseconds](double share) {
-    return static_cast<double>(times[static_cast<std::size_t>(share * static_cast<double>(times.size() - 1))]);
+  // Whoever was left out must not go unnoticed, just because only what came back has been measured.
+  const auto starved = std::count_if(pingers.begin(), pingers.end(), [](const Pinger& p) { return p.rounds() == 0; });
+  if (starved > 0)
+    throw std::runtime_error(std::to_string(starved) + " of " + std::to_string(load.connections) +
+                             " connections did not get all of their echo even once");
+  if (!std::all_of(idlers.begin(), idlers.end(), still_open))
+    throw std::runtime_error("the server has closed an idle connection during the run");
+
+  const double lines = static_cast<double>(times.size()) * static_cast<double>(load.lines);
+  std::sort(times.begin(), times.end());
+  const auto share = [&](double of_all) {
+    return static_cast<double>(times[static_cast<std::size_t>(of_all * static_cast<double>(times.size() - 1))]);
   };
-  const double lines = static_cast<double>(result.rounds) * static_cast<double>(load.lines);
+  double longest = share(1);
+  for (const Pinger& pinger : pingers) longest = std::max(longest, static_cast<double>(pinger.waiting()));
   std::printf("lines/s %.0f  MB/s %.1f  round trip us p50 %.1f p99 %.1f max %.1f", lines / seconds,
-              lines * static_cast<double>(load.bytes) / seconds / 1e6, at(.5), at(.99), at(1));
+              lines * static_cast<double>(load.bytes) / seconds / 1e6, share(.5), share(.99), longest);
   if (cpu_before >= 0) std::printf("  server CPU us/line %.3f", cpu * 1e6 / lines);
   std::printf("\n");
 }
 
 [[noreturn]] void bad_usage() {
   std::fputs(
-      "usage: echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] "
-      "[program | address port [pid]]\n",
+      "usage: echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [program | address port [pid]]\n",
       stderr);
   std::exit(64);
 }
@@ -242,6 +179,7 @@ int main(int argc, char** argv) {
     }
     const pid_t pid = arguments.size() == 3 ? static_cast<pid_t>(number(arguments[2].c_str(), 1)) : 0;
     if (pid > 0 && cpu_of(pid) < 0) throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
+    if (number(arguments[1].c_str(), 1) > 65535) bad_usage();  // getaddrinfo would take it
     run(load, arguments[0], arguments[1], pid);
     return 0;
   } catch (const std::exception& error) {

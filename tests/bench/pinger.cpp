@@ -1,0 +1,87 @@
+#include "pinger.hpp"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+
+}  // namespace
+
+echod::Socket connect_to(const std::string& address, const std::string& port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int status = ::getaddrinfo(address.c_str(), port.c_str(), &hints, &found);
+  if (status != 0) throw std::runtime_error(address + ":" + port + ": " + ::gai_strerror(status));
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
+  for (const addrinfo* next = found; next != nullptr; next = next->ai_next) {
+    echod::Socket socket(::socket(next->ai_family, next->ai_socktype, next->ai_protocol));
+    if (!socket) fail("socket (descriptors: ulimit -n)");
+    if (::connect(socket.descriptor(), next->ai_addr, next->ai_addrlen) != 0) continue;
+    const int on = 1;
+    ::setsockopt(socket.descriptor(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK);
+    return socket;
+  }
+  fail("connect to " + address + ":" + port + (errno == EADDRNOTAVAIL ? " (no local port is left)" : ""));
+}
+
+Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, std::string text, std::vector<float>& times)
+    : loop_(loop), socket_(std::move(socket)), text_(std::move(text)), times_(times) {
+  loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_READ, EV_ADD, *this);
+  start();
+}
+
+void Pinger::start() {
+  sent_ = received_ = 0;
+  started_ = std::chrono::steady_clock::now();
+  send();
+}
+
+/// Input is waited for always, room for output only while something is left to be sent.
+void Pinger::send() {
+  const ssize_t count = socket_.write(std::string_view(text_).substr(sent_));
+  if (count < 0 && errno != EAGAIN) fail("write");
+  sent_ += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  const bool pending = sent_ < text_.size();
+  if (pending == waits_to_send_) return;
+  loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_WRITE, pending ? EV_ADD : EV_DELETE, *this);
+  waits_to_send_ = pending;
+}
+
+void Pinger::on_event(const struct kevent& event) {
+  if (event.filter == EVFILT_WRITE) {
+    if (waits_to_send_) send();
+    return;
+  }
+  static std::vector<char> buffer(1 << 16);
+  const ssize_t count = socket_.read(buffer);
+  if (count < 0 && errno == EAGAIN) return;
+  if (count < 0) fail("read");
+  const auto size = static_cast<std::size_t>(count);
+  if (count == 0) throw std::runtime_error("the server has closed a connection");
+  if (text_.compare(received_, size, buffer.data(), size) != 0)
+    throw std::runtime_error("the echo is not what was sent");
+  received_ += size;
+  if (received_ < text_.size()) return;
+  times_.push_back(waiting());
+  ++rounds_;
+  start();
+}
+
+float Pinger::waiting() const {
+  return std::chrono::duration<float, std::micro>(std::chrono::steady_clock::now() - started_).count();
+}
