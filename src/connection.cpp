@@ -99,7 +99,7 @@ bool Connection::send(std::string_view first, std::string_view second) {
   echoed_ += sent;
   if (trace::on && size > 0) trace::action(socket_.descriptor(), "wrote %zu of %zu bytes", sent, size);
   if (sent == size) {
-    std::string().swap(unsent_);  // unlike clear(), this gives the memory back
+    if (!unsent_.empty()) std::string().swap(unsent_);  // unlike clear(), this gives the memory back
     all_sent();
   } else {
     const std::size_t of_first = std::min(sent, first.size());

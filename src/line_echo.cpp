@@ -63,12 +63,12 @@ LineEcho::Output LineEcho::feed(std::string_view input) {
   }
 
   Output output;
-  if (done > 0) output.held.swap(held_);
+  if (done > 0 && !held_.empty()) output.held.swap(held_);
   output.fresh = input.substr(0, done);
   output.close = closed_;
   if (closed_)
     std::string().swap(held_);  // unlike clear(), this gives the memory back
-  else
+  else if (done < input.size())
     held_.append(input.substr(done));
   return output;
 }
