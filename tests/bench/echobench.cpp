@@ -76,6 +76,7 @@ void greet(const echod::Socket& idler) {  // one line, and its echo: from then o
   ::setsockopt(idler.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   ::fcntl(idler.descriptor(), F_SETFL, 0);
   char echo[2];
+  errno = 0;  // an end is no error
   if (idler.write("i\n") == 2 && ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) == 2) return;
   throw std::runtime_error(errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
                                            : "the server has closed an idle connection");
