@@ -67,7 +67,7 @@ bool Connection::receive() {
   }
   if (trace::on && echo_.held() > 0)
     trace::action(socket_.descriptor(), "holds %zu bytes of an unfinished line", echo_.held());
-  if (output.held.empty())  // one part: write(2) will do
+  if (output.held.empty())  // of two parts, the first must not be the empty one
     send(output.fresh);
   else
     send(output.held, output.fresh);
@@ -140,7 +140,7 @@ void Connection::stop() {
 }
 
 /// As discard(), but without waiting: the server stops. What arrives after this may still meet a reset. The limit is
-/// for a client that sends as fast as we read; 64 reads are 7 MiB, more than waits otherwise.
+/// for a client that sends as fast as we read; 64 reads are up to 7 MiB.
 void Connection::drain_input() {
   constexpr int reads = 64;
   for (int i = 0; i < reads && socket_.read(buffer) > 0; ++i) {

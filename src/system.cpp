@@ -12,7 +12,7 @@ namespace echod::system {
 ssize_t read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
 
 ssize_t write(int descriptor, const struct iovec* parts, int count) {
-  // For one part write is the cheaper call, on Linux by 2 % of an echo.
+  // For one part write is the cheaper call.
   return count == 1 ? ::write(descriptor, parts->iov_base, parts->iov_len) : ::writev(descriptor, parts, count);
 }
 

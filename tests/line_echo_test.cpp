@@ -52,9 +52,15 @@ bool any_split_gives(const std::string& input, const Outcome& expected) {
   return true;
 }
 
-std::string blanks(std::size_t count) {
+/// `line`, as often as it takes for `size` bytes.
+std::string repeated(const char* line, std::size_t size) {
   std::string text;
-  while (text.size() < count) text += " \t\v\f\r";
+  while (text.size() < size) text += line;
+  return text;
+}
+
+std::string blanks(std::size_t count) {
+  std::string text = repeated(" \t\v\f\r", count);
   text.resize(count);
   return text;
 }
@@ -105,8 +111,7 @@ TEST_CASE("[E3] an empty line closes: lines before it are echoed, it and what fo
 TEST_CASE("[E3] a line of white space counts as empty") { CHECK(feed("a\n \t\v\f\r\nb\n") == Outcome{"a\n", true}); }
 
 TEST_CASE("[E3] an empty line is found wherever it stands among short lines") {
-  std::string lines;
-  for (int i = 0; i < 300; ++i) lines += "ab\n";
+  const std::string lines = repeated("ab\n", 900);
   for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"})
     for (std::size_t before = 0; before <= lines.size(); before += 3)
       REQUIRE(feed(lines.substr(0, before) + empty + lines) == Outcome{lines.substr(0, before), true});
@@ -114,8 +119,7 @@ TEST_CASE("[E3] an empty line is found wherever it stands among short lines") {
 
 TEST_CASE("[E3] short lines that end in white space are not taken for empty ones") {
   for (const char* const line : {"ab\r\n", "a \n", " \ta\t\v\f\n"}) {
-    std::string lines;
-    while (lines.size() < 1000) lines += line;
+    const std::string lines = repeated(line, 1000);
     CHECK(feed(lines) == Outcome{lines});
     CHECK(feed(lines + "\nz") == Outcome{lines, true});
   }
@@ -169,8 +173,7 @@ TEST_CASE("[E1] [E2] [E3] how the input was split never matters") {
 }
 
 TEST_CASE("[E1] [E2] [E3] how the input was split does not matter among short lines") {
-  std::string lines;
-  while (lines.size() < 600) lines += "abc\n";
+  const std::string lines = repeated("abc\n", 600);
   const std::string input = lines + " \r\n" + lines;
   for (std::size_t cut = 0; cut <= input.size(); ++cut) {
     REQUIRE(feed(input, {cut}) == Outcome{lines, true});
@@ -179,8 +182,7 @@ TEST_CASE("[E1] [E2] [E3] how the input was split does not matter among short li
 }
 
 TEST_CASE("[E2] [E3] a line that passed through or is held may end before short ones") {
-  std::string lines;
-  while (lines.size() < 600) lines += "abc\n";
+  const std::string lines = repeated("abc\n", 600);
   for (const std::string& first : {std::string(limit + 3, 'x') + "yz\n", std::string(limit + 3, ' ') + "  \n",
                                    std::string(limit - 5, 'x') + "y\n"})
     CHECK(feed(first + lines + std::string(300, 'h'), {first.size() - 3}, false) == Outcome{first + lines});

@@ -45,14 +45,18 @@ struct Load {
   unsigned long seconds = 2;
 };
 
-/// What the connection of this number sends, which is not what its neighbours send.
-std::string text_of(const Load& load, unsigned long number) {
-  std::string text;
-  for (unsigned long line = 0; line < load.lines; ++line) {
-    for (unsigned long i = 1; i < load.bytes; ++i) text += static_cast<char>('a' + (i + line + number) % 26);
-    text += '\n';
+/// What connections send, by turns: so they do not send what their neighbours send.
+std::vector<std::string> texts_of(const Load& load) {
+  constexpr unsigned long letters = 26;
+  std::vector<std::string> texts(std::min(letters, load.connections));
+  for (unsigned long first = 0; first < texts.size(); ++first) {
+    std::string& text = texts[first];
+    for (unsigned long line = 0; line < load.lines; ++line) {
+      for (unsigned long i = 1; i < load.bytes; ++i) text += static_cast<char>('a' + (first + line + i) % letters);
+      text += '\n';
+    }
   }
-  return text;
+  return texts;
 }
 
 struct Stopwatch final : echod::EventHandler {
@@ -98,11 +102,27 @@ void check_descriptors(const Load& load) {
                              " there are (ulimit -n)");
 }
 
+/// `times`: microseconds of the rounds; `unfinished`: of the longest that did not end; `cpu`: seconds of the server,
+/// negative if not known.
+void report(const Load& load, std::vector<float> times, float unfinished, double seconds, double cpu) {
+  std::sort(times.begin(), times.end());
+  const auto share = [&](double of_all) {
+    return times[static_cast<std::size_t>(of_all * static_cast<double>(times.size() - 1))];
+  };
+  const double lines = static_cast<double>(times.size()) * static_cast<double>(load.lines);
+  std::printf("lines/s %.0f  MB/s %.1f  round trip us p50 %.1f p99 %.1f max %.1f", lines / seconds,
+              lines * static_cast<double>(load.bytes) / seconds / 1e6, share(.5), share(.99),
+              std::max(times.back(), unfinished));
+  if (cpu >= 0) std::printf("  server CPU us/line %.3f", cpu * 1e6 / lines);
+  std::printf("\n");
+}
+
 void run(const Load& load, const std::string& address, const std::string& port, pid_t pid) {
   std::vector<echod::Socket> idlers;
   for (unsigned long i = 0; i < load.idle; ++i) greet(idlers.emplace_back(connect_to(address, port)));
   std::vector<echod::Socket> sockets;
   for (unsigned long i = 0; i < load.connections; ++i) sockets.push_back(connect_to(address, port));
+  const std::vector<std::string> texts = texts_of(load);
   std::vector<float> times;
   times.reserve(1 << 22);
 
@@ -113,10 +133,12 @@ void run(const Load& load, const std::string& address, const std::string& port, 
   const Clock::time_point start = Clock::now();
   std::list<Pinger> pingers;
   for (echod::Socket& socket : sockets)
-    pingers.emplace_back(loop, std::move(socket), text_of(load, pingers.size()), times);
+    pingers.emplace_back(loop, std::move(socket), texts[pingers.size() % texts.size()], times);
   loop.run([&] { return !stopwatch.over; });
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  const double cpu = cpu_of(pid) - cpu_before;
+  const double cpu = cpu_before < 0 ? -1 : cpu_of(pid) - cpu_before;
+  float unfinished = 0;
+  for (const Pinger& pinger : pingers) unfinished = std::max(unfinished, pinger.waiting());
 
   // Whoever was left out must not go unnoticed, just because only what came back has been measured.
   const auto starved = std::count_if(pingers.begin(), pingers.end(), [](const Pinger& p) { return p.rounds() == 0; });
@@ -126,17 +148,7 @@ void run(const Load& load, const std::string& address, const std::string& port, 
   if (!std::all_of(idlers.begin(), idlers.end(), still_open))
     throw std::runtime_error("the server has closed an idle connection during the run");
 
-  const double lines = static_cast<double>(times.size()) * static_cast<double>(load.lines);
-  std::sort(times.begin(), times.end());
-  const auto share = [&](double of_all) {
-    return static_cast<double>(times[static_cast<std::size_t>(of_all * static_cast<double>(times.size() - 1))]);
-  };
-  double longest = share(1);
-  for (const Pinger& pinger : pingers) longest = std::max(longest, static_cast<double>(pinger.waiting()));
-  std::printf("lines/s %.0f  MB/s %.1f  round trip us p50 %.1f p99 %.1f max %.1f", lines / seconds,
-              lines * static_cast<double>(load.bytes) / seconds / 1e6, share(.5), share(.99), longest);
-  if (cpu_before >= 0) std::printf("  server CPU us/line %.3f", cpu * 1e6 / lines);
-  std::printf("\n");
+  report(load, std::move(times), unfinished, seconds, cpu);
 }
 
 [[noreturn]] void bad_usage() {

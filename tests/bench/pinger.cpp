@@ -39,8 +39,8 @@ echod::Socket connect_to(const std::string& address, const std::string& port) {
   fail("connect to " + address + ":" + port + (errno == EADDRNOTAVAIL ? " (no local port is left)" : ""));
 }
 
-Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, std::string text, std::vector<float>& times)
-    : loop_(loop), socket_(std::move(socket)), text_(std::move(text)), times_(times) {
+Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times)
+    : loop_(loop), socket_(std::move(socket)), text_(text), times_(times) {
   loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_READ, EV_ADD, *this);
   start();
 }

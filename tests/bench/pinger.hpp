@@ -16,9 +16,9 @@ echod::Socket connect_to(const std::string& address, const std::string& port);
 class Pinger final : public echod::EventHandler {
  public:
   /// Sends `text` at once, waits until all of it has come back, and starts again, as long as the loop runs. How many
-  /// microseconds each round took is added to `times`. Throws, here or out of the loop, if the echo is another, or the
-  /// connection ends.
-  Pinger(echod::EventLoop& loop, echod::Socket socket, std::string text, std::vector<float>& times);
+  /// microseconds each round took is added to `times`. Loop, text and times must outlive it. Throws, here or out of the
+  /// loop, if the echo is another, or the connection ends.
+  Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times);
 
   void on_event(const struct kevent& event) override;
 
@@ -32,7 +32,7 @@ class Pinger final : public echod::EventHandler {
 
   echod::EventLoop& loop_;
   echod::Socket socket_;
-  const std::string text_;
+  const std::string& text_;
   std::vector<float>& times_;
   unsigned long rounds_ = 0;
   std::size_t sent_ = 0;
