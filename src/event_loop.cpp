@@ -6,46 +6,62 @@
 #include <cerrno>
 #include <system_error>
 
-#include "echod/system.hpp"
-#include "echod/trace.hpp"
+#include "system.hpp"
+#include "trace.hpp"
 
 namespace echod {
-
 namespace {
-
-[[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
-
+/// As kevent(2) takes it. For a time in the past it is zero, and kevent does not wait.
+timespec time_until(EventLoop::Clock::time_point deadline) {
+  const auto now = EventLoop::Clock::now();
+  const std::int64_t left = deadline <= now ? 0 : std::chrono::nanoseconds(deadline - now).count();
+  return {static_cast<time_t>(left / 1'000'000'000), static_cast<long>(left % 1'000'000'000)};
+}
 }  // namespace
 
 EventLoop::EventLoop() : kqueue_(::kqueue()) {
-  if (kqueue_ < 0) fail("kqueue");
-  ::fcntl(kqueue_, F_SETFD, FD_CLOEXEC);
+  if (kqueue_ < 0) throw std::system_error(errno, std::generic_category(), "kqueue");
+  ::fcntl(kqueue_, F_SETFD, FD_CLOEXEC);  // macOS and FreeBSD 15 have set it already
 }
-
 EventLoop::~EventLoop() { ::close(kqueue_); }
 
-void EventLoop::change(std::uintptr_t ident, short filter, unsigned short flags, EventHandler& handler,
-                       std::int64_t data) {
+void EventLoop::change(int ident, short filter, unsigned short flags) {
   struct kevent change;
-  EV_SET(&change, ident, filter, flags, 0, data, &handler);
-  // One change a call, at once: changes kept for later could meet another file under the same number. With no room for
-  // events, kevent does not wait, and returns -1 for a change that is refused.
-  const int error = ::kevent(kqueue_, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
-  if (trace::on) trace::change(change, error);
+  // udata stays null: every change overwrites it, so each would have to bring it. Server finds a client by `ident`.
+  EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
+  // One change in a call, at once. In a list for later, a change could meet a new socket with the number of a closed
+  // one.
+  const int error = system::change(kqueue_, change) == 0 ? 0 : errno;
+  trace::change(change, error);
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
-void EventLoop::run(const std::function<bool()>& after_batch) {
-  do {
-    const int count = system::wait(kqueue_, batch_.data(), static_cast<int>(batch_.size()));
-    if (count < 0 && errno != EINTR) fail("kevent");
-    if (trace::on && count > 0) trace::batch(count);
-    for (int i = 0; i < count; ++i) {
-      const struct kevent& event = batch_[static_cast<std::size_t>(i)];
-      if (trace::on) trace::event(event);
-      static_cast<EventHandler*>(event.udata)->on_event(event);
-    }
-  } while (after_batch());
+/// The other filter must not stay enabled. A read filter makes the loop spin while nobody reads, and a write filter
+/// while there is nothing to write, because a socket is nearly always ready for writing. The read filter is only
+/// disabled, because it comes back; with EV_ENABLE, because EV_ADD leaves a disabled filter disabled. The write filter
+/// is rare, so it is deleted.
+void EventLoop::wait_for(int descriptor, short filter) {
+  if (filter == EVFILT_WRITE) {
+    change(descriptor, EVFILT_READ, EV_DISABLE);
+    change(descriptor, EVFILT_WRITE, EV_ADD);
+  } else {
+    change(descriptor, EVFILT_WRITE, EV_DELETE);
+    change(descriptor, EVFILT_READ, EV_ENABLE);
+  }
 }
 
+void EventLoop::run(Handler& handler) {
+  while (const auto deadline = handler.after_batch()) {
+    const bool endless = *deadline == Clock::time_point::max();
+    const timespec time = endless ? timespec{} : time_until(*deadline);
+    const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);
+    if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "kevent");
+    trace::batch(count);
+    for (int i = 0; i < count; ++i) {
+      const struct kevent& event = batch_[static_cast<std::size_t>(i)];
+      trace::event(event);
+      handler.on_event(event);
+    }
+  }
+}
 }  // namespace echod

@@ -1,236 +1,167 @@
 #include "echod/server.hpp"
 
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cinttypes>
 #include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <exception>
-#include <iterator>
+#include <cstring>
+#include <stdexcept>
 #include <system_error>
-#include <utility>
-#ifdef __FreeBSD__
-#include <sys/capsicum.h>
-#endif
 
-#include "echod/trace.hpp"
+#include "echod/process.hpp"
+#include "trace.hpp"
 
 namespace echod {
-
 namespace {
-
-constexpr auto retry_interval = std::chrono::seconds(1);
-constexpr int accepts_per_event = 64;  // then the clients already here have their turn
-constexpr std::uintptr_t timer_ident = 0;
-constexpr auto long_time = std::chrono::hours(24);
-constexpr std::array stop_signals{SIGINT, SIGTERM};
 #ifdef SIGINFO
-constexpr std::array report_signals{SIGUSR1, SIGINFO};  // SIGINFO: control-T at a terminal
+constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGINFO};  // SIGINFO is ^T at a terminal
 #else
-constexpr std::array report_signals{SIGUSR1};
+constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 #endif
+constexpr auto pause_time = std::chrono::seconds(1);
 
+/// The errno behind an exception of EventLoop or of an allocation.
+int reason_of(const std::exception& error) {
+  const auto* const refused = dynamic_cast<const std::system_error*>(&error);
+  return refused != nullptr ? refused->code().value() : ENOMEM;
+}
 }  // namespace
 
-Server::Server(EventLoop& loop, Socket listener, Spans spans)
-    : loop_(loop), listener_(std::move(listener)), spans_(spans) {
-  // EVFILT_SIGNAL only looks on: the default action would still kill us. It sees ignored signals, too.
-  const auto watch = [this](int number) {
-    std::signal(number, SIG_IGN);
-    loop_.change(static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, EV_ADD, *this);
-  };
-  for (const int number : stop_signals) watch(number);
-  for (const int number : report_signals) watch(number);
-  set_timer(Clock::now() + long_time);
-  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ADD, *this);
+Server::Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits)
+    : loop_(loop), listener_(std::move(listener)), echo_(echo), limits_(limits) {
+  for (const int number : signals) {
+    // EVFILT_SIGNAL only observes: the default action would still end the process. An ignored signal is an event, too.
+    const bool was_ignored = std::signal(number, SIG_IGN) == SIG_IGN;
+    if (number == SIGHUP && was_ignored) continue;  // nohup(1)
+    loop_.change(number, EVFILT_SIGNAL, EV_ADD);
+  }
+  loop_.change(listener_.descriptor(), EVFILT_READ, EV_ADD);
+  if (!listener_.descriptor_available())
+    throw std::system_error(errno, std::generic_category(), "no client can be served");
 }
 
 void Server::on_event(const struct kevent& event) {
-  switch (event.filter) {  // filters are small negative numbers: `filter & EVFILT_READ` is true for all of them
-    case EVFILT_READ: accept_connections(); break;
-    case EVFILT_SIGNAL:
-      if (std::find(stop_signals.begin(), stop_signals.end(), static_cast<int>(event.ident)) != stop_signals.end())
-        stop(event);
-      else
-        report();
-      break;
-    case EVFILT_TIMER: timer_due_ = never; break;  // after_batch sees to it: progress in this batch still counts
-    default: std::abort();
-  }
+  const int ident = static_cast<int>(event.ident);
+  if (event.filter == EVFILT_SIGNAL)  // filters are small negative numbers, not bit flags
+    on_signal(ident);
+  else if (ident == listener_.descriptor())
+    accept_clients();
+  else if (Connection* const client = clients_.find(ident))
+    serve(*client, &Connection::step);
+  else
+    throw std::logic_error("an event for descriptor " + std::to_string(ident) + ", which is not a client's");
 }
 
-void Server::accept_connections() {
-  // No listener: a signal has closed it, earlier in this batch, and this event is stale.
-  for (int i = 0; i < accepts_per_event && listener_; ++i) {
-    if (!listener_.descriptor_available()) return pause();
+void Server::on_signal(int number) {
+  const Clients::Time now = EventLoop::Clock::now();
+  if (number != SIGINT && number != SIGTERM && number != SIGHUP)
+    say("connections: %zu open, %" PRIu64 " accepted; %" PRIu64 " bytes echoed%s", clients_.size(), accepted_, echoed_,
+        paused() ? "; accepting paused" : "");
+  else if (!stopping())
+    stop_by_ = now + limits_.linger;
+  else if (now >=
+           stop_by_ - limits_.linger + limits_.duplicate)  // timeout(1), npm and terminals send each signal twice
+    stop_by_ = now;
+}
+
+void Server::accept_clients() {
+  constexpr int most = 64;  // then it is the turn of the clients that are connected
+  for (int i = 0; i < most; ++i) {
+    // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and drops it without one.
+    // (If the table of the whole system is full, ENFILE, it still does: F_DUPFD does not look there.)
+    if (!listener_.descriptor_available()) return pause(errno);
     Socket socket = listener_.accept();
-    if (socket) {
-      admit(std::move(socket));
-      continue;
-    }
-    switch (errno) {
-      case EAGAIN: return;  // no more in the queue; or the one that was there has gone
-      case EMFILE:
-      case ENFILE:
-      case ENOBUFS:
-      case ENOMEM: return pause();
-      case EBADF:
-      case EFAULT:
-      case EINVAL:
-      case ENOTSOCK: throw std::system_error(errno, std::generic_category(), "accept");
-      default: break;  // EINTR; or ECONNABORTED, EPROTO, on Linux any error of the network: one client's trouble
-    }
+    if (!socket && errno == EAGAIN) return;  // the queue is empty
+    if (!socket && !Socket::is_clients_trouble(errno)) return pause(errno);
+    if (socket && !admit(std::move(socket))) return;
   }
 }
 
-void Server::admit(Socket socket) {
-  if (trace::on) trace::action(socket.descriptor(), "accepted from %s", socket.peer_address().c_str());
+/// Returns false if there is no memory or no knote for the client. Then the client is reset.
+bool Server::admit(Socket socket) {
   try {
-    Connection& connection = serving_.emplace_back(loop_, *this, std::move(socket));
-    connection.place = {&serving_, std::prev(serving_.end()), Clock::now()};
-    ++accepted_;
-  } catch (const std::exception& error) {  // no memory, or no room in the kqueue: this client's loss alone
-    if (trace::on) std::fprintf(stderr, "  dropped it: %s\n", error.what());
+    trace::action(socket.descriptor(), "accepted");
+    loop_.change(socket.descriptor(), EVFILT_READ, EV_ADD);
+    clients_.add(Connection(std::move(socket), echo_),
+                 limits_.idle ? EventLoop::Clock::now() + *limits_.idle : Clients::never);
+  } catch (const std::exception& error) {
+    shortage_ = reason_of(error);
+    return false;
   }
+  ++accepted_;
+  return true;
 }
 
-/// Out of descriptors or memory. The listener stays ready, so its filter goes to sleep until a connection ends; or for
-/// a second, in case somebody else's shortage was the reason.
-void Server::pause() {
-  if (trace::on) trace::action(listener_.descriptor(), "paused: out of descriptors, or memory");
-  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_DISABLE, *this);
-  retry_at_ = Clock::now() + retry_interval;
+/// A client in the queue keeps the listener ready, so its filter has to be disabled. It is enabled again when a
+/// connection ends; or after a second, because another process may have caused the shortage.
+void Server::pause(int reason) {
+  loop_.change(listener_.descriptor(), EVFILT_READ, EV_DISABLE);
+  const Clients::Time now = EventLoop::Clock::now();
+  retry_at_ = now + pause_time;
+  if (now < say_at_) return;
+  say_at_ = now + pause_time;
+  say("accepting paused: %s", std::strerror(reason));
 }
 
 void Server::resume() {
-  if (trace::on) trace::action(listener_.descriptor(), "resumed");
-  loop_.change(static_cast<std::uintptr_t>(listener_.descriptor()), EVFILT_READ, EV_ENABLE, *this);
-  retry_at_ = never;
+  loop_.change(listener_.descriptor(), EVFILT_READ, EV_ENABLE);
+  retry_at_ = Clients::never;
 }
 
-void Server::stop(const struct kevent& signal) {
-  // From now on a signal kills. One more that has been counted already shows in data, or, for the filters stay, comes
-  // as another event: it is raised again, and kills.
-  for (const int number : stop_signals) std::signal(number, SIG_DFL);
-  if (stop_by_ != never || signal.data > 1) std::raise(static_cast<int>(signal.ident));  // data: how often it came
+/// Does a step of a client (Connection::step, stop or expire), and what follows from it.
+void Server::serve(Connection& client, Step step) {
+  const short waited_for = client.waits_for();
+  const Connection::State before = client.state();
+  const Moved moved = (client.*step)(buffer_);
+  echoed_ += moved.sent;
+  trace::step(client, moved);
+  if (moved.error == ENOMEM) shortage_ = ENOMEM;
+  if (client.ended()) return clients_.close_at(client, Clients::at_once);
+  try {
+    if (client.waits_for() != waited_for) loop_.wait_for(client.descriptor(), client.waits_for());
+  } catch (const std::exception& error) {  // without a knote this client ends, and no other
+    shortage_ = reason_of(error);
+    client.end();
+    return clients_.close_at(client, Clients::at_once);
+  }
+  const bool lingers = client.state() == Connection::State::lingering;
+  if (lingers && before != Connection::State::lingering)
+    clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
+  if (!lingers && limits_.idle && moved.anything()) clients_.close_at(client, EventLoop::Clock::now() + *limits_.idle);
+}
 
-  if (trace::on) trace::action(listener_.descriptor(), "stops listening");
-  listener_ = {};
-  retry_at_ = never;
-  stop_by_ = Clock::now() + spans_.linger;
-  for (Connections* const connections : {&serving_, &lingering_}) {
-    for (auto next = connections->begin(); next != connections->end();) {
-      Connection& connection = *next++;
-      connection.stop();
-      if (connection.state() == Connection::State::ended) move_to_end(connection, ended_);
+std::optional<Clients::Time> Server::after_batch() {
+  if (stopping() && listener_) stop_listening();
+  close_due_clients();
+  if (stopping() && clients_.size() == 0) return std::nullopt;
+  return next_deadline();
+}
+
+void Server::stop_listening() {
+  trace::action(listener_.descriptor(), "stops listening");
+  listener_ = Socket();
+  retry_at_ = Clients::never;
+  for (int descriptor = 0; descriptor < clients_.descriptor_limit(); ++descriptor)
+    if (Connection* const client = clients_.find(descriptor); client != nullptr && !client->ended())
+      serve(*client, &Connection::stop);
+}
+
+void Server::close_due_clients() {
+  if (next_deadline() == Clients::never && shortage_ == 0) return;
+  const Clients::Time now = EventLoop::Clock::now();
+  while (clients_.size() > 0 && std::min(clients_.first_time(), stop_by_) <= now) {
+    Connection& client = clients_.first();
+    if (!client.ended() && now < stop_by_) {
+      serve(client, &Connection::expire);
+      continue;
     }
+    trace::action(client.descriptor(), "closed");
+    clients_.remove_first();
+    if (paused()) resume();
   }
-}
-
-void Server::report() const {
-  std::uint64_t echoed = echoed_;
-  for (const Connections* const connections : {&serving_, &lingering_, &ended_})
-    for (const Connection& connection : *connections) echoed += connection.echoed();
-  std::fprintf(stderr, "echod: %zu connections open, %" PRIu64 " accepted, %" PRIu64 " bytes echoed\n",
-               serving_.size() + lingering_.size(), accepted_, echoed);
-}
-
-void Server::after_event(Connection& connection, bool progress) {
-  switch (connection.state()) {
-    case Connection::State::ended: move_to_end(connection, ended_); break;
-    case Connection::State::lingering:
-      if (connection.place.list != &lingering_) move_to_end(connection, lingering_);
-      break;
-    default:
-      if (progress && spans_.idle.count() > 0) move_to_end(connection, serving_);
-  }
-}
-
-/// To the end of a list, as of now.
-void Server::move_to_end(Connection& connection, Connections& to) {
-  to.splice(to.end(), *connection.place.list, connection.place.position);
-  connection.place.list = &to;
-  connection.place.since = Clock::now();
-}
-
-void Server::end(Connection& connection, const char* reason) {
-  connection.end(reason);
-  move_to_end(connection, ended_);
-}
-
-void Server::expire(Clock::time_point now) {
-  const auto expired = [now](const Connections& connections, std::chrono::milliseconds span) {
-    return !connections.empty() && connections.front().place.since + span <= now;
-  };
-  while (expired(lingering_, spans_.linger)) end(lingering_.front(), "the linger is over");
-  while (spans_.idle.count() > 0 && expired(serving_, spans_.idle)) end(serving_.front(), "idle for too long");
-  while (!lingering_.empty() && stop_by_ <= now) end(lingering_.front(), "its time is up");
-  while (!serving_.empty() && stop_by_ <= now) end(serving_.front(), "its time is up");
   if (retry_at_ <= now) resume();
+  // Only now, because the shortage is not over with the client that met it.
+  if (const int reason = std::exchange(shortage_, 0); reason != 0 && listener_) pause(reason);
 }
 
-bool Server::after_batch() {
-  if (timer_due_ == never) {
-    expire(Clock::now());
-    set_timer(Clock::now() + long_time);
-  }
-  if (!ended_.empty()) {
-    for (const Connection& connection : ended_) {
-      echoed_ += connection.echoed();
-      if (trace::on) trace::action(connection.socket().descriptor(), "closed");
-    }
-    ended_.clear();
-    if (retry_at_ != never) resume();
-  }
-  const Clock::time_point due = next_deadline();
-  if (due < timer_due_) set_timer(due);
-  return stop_by_ == never || !serving_.empty() || !lingering_.empty();
-}
-
-Server::Clock::time_point Server::next_deadline() const {
-  Clock::time_point due = std::min(retry_at_, stop_by_);
-  if (!lingering_.empty()) due = std::min(due, lingering_.front().place.since + spans_.linger);
-  if (!serving_.empty() && spans_.idle.count() > 0) due = std::min(due, serving_.front().place.since + spans_.idle);
-  return due;
-}
-
-/// Adding a timer that is there already sets it anew. It is there from the start to the end, so that no deadline is
-/// missed because the system has no timer left; when nothing is due it is set to a long time. It is set anew only for
-/// something earlier, never put off or cancelled: progress puts deadlines off with every message, and costs no system
-/// call. So it may fire for nothing, once, and is then set to what is due next.
-void Server::set_timer(Clock::time_point due) {
-  const auto span = std::chrono::ceil<std::chrono::milliseconds>(due - Clock::now());
-  loop_.change(timer_ident, EVFILT_TIMER, EV_ADD, *this, std::max<std::int64_t>(span.count(), 1));
-  timer_due_ = due;
-}
-
-void raise_descriptor_limit() noexcept {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
-  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) return;
-  constexpr rlim_t open_max = 10240;  // of macOS, which does not take its own infinite hard limit for a soft one
-  limit.rlim_cur = std::max(before, std::min(open_max, limit.rlim_max));
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-void occupy_standard_descriptors() noexcept {
-  int descriptor = 0;
-  do descriptor = ::open("/dev/null", O_RDWR);
-  while (descriptor >= 0 && descriptor <= STDERR_FILENO);
-  if (descriptor >= 0) ::close(descriptor);
-}
-
-void enter_capability_mode() {
-#ifdef __FreeBSD__
-  if (::cap_enter() < 0 && errno != ENOSYS) throw std::system_error(errno, std::generic_category(), "cap_enter");
-#endif
-}
-
+Clients::Time Server::next_deadline() const noexcept { return std::min({clients_.first_time(), retry_at_, stop_by_}); }
 }  // namespace echod

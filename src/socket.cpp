@@ -5,127 +5,121 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <memory>
-#include <stdexcept>
 #include <system_error>
 
-#include "echod/system.hpp"
+#include "system.hpp"
 
 namespace echod {
-
 namespace {
+template <typename Value>
+bool set_option(const Socket& socket, int level, int name, Value value) {
+  return ::setsockopt(socket.descriptor(), level, name, &value, sizeof value) == 0;
+}
 
-/// accept4(2) and SOCK_NONBLOCK could set these at once, but macOS has neither; and whether accept(2) hands on the
-/// listener's O_NONBLOCK differs between systems, so it is always set.
+/// macOS has no accept4(2), which could set both. An accepted socket inherits O_NONBLOCK, but not on Linux.
 bool set_descriptor_flags(const Socket& socket) {
   return ::fcntl(socket.descriptor(), F_SETFD, FD_CLOEXEC) >= 0 &&
          ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK) >= 0;
 }
 
-bool set_option(const Socket& socket, int level, int name) {
-  const int on = 1;
-  return ::setsockopt(socket.descriptor(), level, name, &on, sizeof on) == 0;
-}
-
-/// An empty Socket and errno if this address will not do.
+/// Returns an empty Socket and sets errno if it cannot listen on this address.
 Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
-  if (!socket) return {};
-  // TCP_NODELAY and SO_KEEPALIVE are set here, once, for all accepted sockets inherit them; on macOS setting them on an
-  // accepted socket fails if the peer has gone already.
   const bool listens =
-      set_descriptor_flags(socket) &&
-      set_option(socket, SOL_SOCKET, SO_REUSEADDR) &&  // restart although old connections are in TIME_WAIT
-      (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY)) &&
-      set_option(socket, IPPROTO_TCP, TCP_NODELAY) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE) &&
+      socket && set_descriptor_flags(socket) &&
+      set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&  // restart although old connections are in TIME_WAIT
+      (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) &&
+      // Accepted sockets inherit these two. On macOS, to set them there fails if the client has already gone.
+      set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
       ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
-      ::listen(socket.descriptor(), INT_MAX) == 0;  // more than the kernel's limit means the limit, on all systems
-  if (listens) return socket;
-  const int reason = errno;
-  socket = {};
-  errno = reason;
-  return {};
+      ::listen(socket.descriptor(), INT_MAX) == 0;  // every system reduces this to its own limit
+  return listens ? std::move(socket) : Socket();
 }
 
-std::string in_words(const std::string& host, const std::string& port) {
+std::string as_text(const std::string& host, const std::string& port) {
   return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + port;
 }
-
-using AddressOf = int (*)(int, sockaddr*, socklen_t*);
-
-std::string address_in_words(AddressOf address_of, int descriptor) {
-  sockaddr_storage storage{};
-  auto* const address = reinterpret_cast<sockaddr*>(&storage);
-  socklen_t length = sizeof storage;
-  char host[NI_MAXHOST];
-  char port[NI_MAXSERV];
-  if (address_of(descriptor, address, &length) != 0 ||
-      ::getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-    return "an unknown address";
-  return in_words(host, port);
-}
-
 }  // namespace
 
 Socket::~Socket() {
+  const int saved = errno;
   if (descriptor_ >= 0) ::close(descriptor_);
+  errno = saved;
 }
 
 Socket Socket::listen(const std::string& host, std::uint16_t port) {
   const std::string service = std::to_string(port);
-  const std::string failure = "cannot listen on " + in_words(host, service);
+  const std::string failure = "cannot listen on " + as_text(host, service);
   addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
-  if (status == EAI_SYSTEM) throw std::system_error(errno, std::generic_category(), failure);
-  if (status != 0) throw std::runtime_error(failure + ": " + ::gai_strerror(status));
+  const bool joined = host.find_first_of("[]") != std::string::npos || std::count(host.begin(), host.end(), ':') == 1;
+  const char* const hint = joined ? " (the address and the port are two arguments, without brackets)" : "";
+  if (status != 0 && status != EAI_SYSTEM) throw std::runtime_error(failure + ": " + ::gai_strerror(status) + hint);
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
-
   for (const addrinfo* address = found; address != nullptr; address = address->ai_next)
     if (Socket socket = listen_on(*address)) return socket;
   throw std::system_error(errno, std::generic_category(), failure);
 }
 
-Socket Socket::accept() const {
+Socket Socket::accept() {
   Socket accepted(system::accept(descriptor_));
-  if (accepted && !set_descriptor_flags(accepted)) return {};
+  if (!accepted && (errno == EBADF || errno == EFAULT || errno == EINVAL || errno == ENOTSOCK))
+    throw std::system_error(errno, std::generic_category(), "accept");
+  // The listener cannot hand SO_LINGER down: macOS turns an inherited time of 0 into 120 s. To set it fails there
+  // (EINVAL) if the client has already gone. That is no error of accept.
+  if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(accepted))) {
+    accepted = Socket();
+    errno = ECONNABORTED;
+  }
   return accepted;
+}
+
+bool Socket::is_clients_trouble(int error) noexcept {
+  constexpr int list[] = {EINTR,       ECONNABORTED, ECONNRESET,   EPROTO,     ENETDOWN,
+                          ENOPROTOOPT, EHOSTDOWN,    EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+  return std::find(std::begin(list), std::end(list), error) != std::end(list);
 }
 
 bool Socket::descriptor_available() const noexcept {
   return static_cast<bool>(Socket(::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0)));
 }
 
-ssize_t Socket::read(std::span<char> buffer) const {
-  for (;;) {
-    const ssize_t count = system::read(descriptor_, buffer.data(), buffer.size());
-    if (count >= 0 || errno != EINTR) return count;
-  }
+ssize_t Socket::read(std::span<char> buffer) {
+  ssize_t count = 0;
+  do count = system::read(descriptor_, buffer.data(), buffer.size());
+  while (count < 0 && errno == EINTR);
+  return count;
 }
 
-ssize_t Socket::write(std::string_view first, std::string_view second) const {
-  const auto part = [](std::string_view bytes) { return iovec{const_cast<char*>(bytes.data()), bytes.size()}; };
-  const iovec parts[] = {part(first), part(second)};
-  for (;;) {
-    const ssize_t count = system::write(descriptor_, parts, second.empty() ? 1 : 2);
-    if (count >= 0 || errno != EINTR) return count;
-  }
+ssize_t Socket::write(std::string_view bytes) {
+  ssize_t count = 0;
+  do count = system::write(descriptor_, bytes.data(), bytes.size());
+  while (count < 0 && errno == EINTR);
+  return count;
 }
 
-void Socket::shut_down_sending() const noexcept {
-  ::shutdown(descriptor_, SHUT_WR);  // fails only if there is nothing left to shut (macOS: ENOTCONN)
+// These two fail only if the connection is gone (macOS: EINVAL, ENOTCONN).
+void Socket::allow_orderly_end() noexcept { set_option(*this, SOL_SOCKET, SO_LINGER, linger{0, 0}); }
+void Socket::shut_down_sending() noexcept { ::shutdown(descriptor_, SHUT_WR); }
+
+std::string Socket::local_address() const {
+  sockaddr_storage storage{};
+  auto* const address = reinterpret_cast<sockaddr*>(&storage);
+  socklen_t length = sizeof storage;
+  char host[NI_MAXHOST];
+  char port[NI_MAXSERV];
+  if (::getsockname(descriptor_, address, &length) != 0 ||
+      ::getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    return "an unknown address";
+  return as_text(host, port);
 }
-
-std::string Socket::local_address() const { return address_in_words(::getsockname, descriptor_); }
-
-std::string Socket::peer_address() const { return address_in_words(::getpeername, descriptor_); }
-
 }  // namespace echod

@@ -1,23 +1,17 @@
-#include "echod/system.hpp"
+#include "system.hpp"
 
-#include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-namespace echod::system {
-
-ssize_t read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
-
-ssize_t write(int descriptor, const struct iovec* parts, int count) {
-  // For one part write is the cheaper call.
-  return count == 1 ? ::write(descriptor, parts->iov_base, parts->iov_len) : ::writev(descriptor, parts, count);
+namespace echod {
+ssize_t system::read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
+ssize_t system::write(int descriptor, const void* bytes, std::size_t size) { return ::write(descriptor, bytes, size); }
+int system::accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
+int system::change(int kqueue, const struct kevent& change) {
+  return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
 }
-
-int accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
-
-int wait(int kqueue, struct kevent* events, int room) { return ::kevent(kqueue, nullptr, 0, events, room, nullptr); }
-
-}  // namespace echod::system
+int system::wait(int kqueue, std::span<struct kevent> events, const timespec* time) {
+  return ::kevent(kqueue, nullptr, 0, events.data(), static_cast<int>(events.size()), time);
+}
+}  // namespace echod

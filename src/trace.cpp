@@ -1,77 +1,54 @@
-#include "echod/trace.hpp"
+#include "trace.hpp"
 
-#include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
-#include <sys/event.h>
-
-#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <string>
 
-namespace echod::trace {
+#include "echod/connection.hpp"
 
-bool on = false;
-
+namespace echod {
 namespace {
+constexpr std::pair<int, const char*> flag_names[] = {{EV_ADD, "EV_ADD"},       {EV_DELETE, "EV_DELETE"},
+                                                      {EV_ENABLE, "EV_ENABLE"}, {EV_DISABLE, "EV_DISABLE"},
+                                                      {EV_CLEAR, "EV_CLEAR"},   {EV_EOF, "EV_EOF"}};
 
-struct Name {
-  int value;
-  const char* name;
-};
+std::string because(int error) { return error == 0 ? "" : std::string(": ") + std::strerror(error); }
 
-constexpr Name flag_names[] = {{EV_ADD, "EV_ADD"},         {EV_DELETE, "EV_DELETE"},   {EV_ENABLE, "EV_ENABLE"},
-                               {EV_DISABLE, "EV_DISABLE"}, {EV_ONESHOT, "EV_ONESHOT"}, {EV_CLEAR, "EV_CLEAR"},
-                               {EV_EOF, "EV_EOF"},         {EV_ERROR, "EV_ERROR"}};
-
-std::string names_of(int flags) {
-  std::string names;
-  for (const auto& [value, name] : flag_names) {
-    if ((flags & value) == 0) continue;
-    names.append(names.empty() ? "" : "|").append(name);
-    flags &= ~value;
-  }
-  if (flags != 0) names.append(names.empty() ? "" : "|").append(std::to_string(flags));
-  return names.empty() ? "-" : names;
+void print(const char* what, const struct kevent& kev, int error) {
+  const bool signal = kev.filter == EVFILT_SIGNAL;
+  const std::string subject = (signal ? "signal " : "fd ") + std::to_string(kev.ident);
+  const char* const filter = signal ? "EVFILT_SIGNAL" : kev.filter == EVFILT_READ ? "EVFILT_READ" : "EVFILT_WRITE";
+  std::string flags;
+  for (const auto& [value, name] : flag_names)
+    if ((kev.flags & value) != 0) flags.append(flags.empty() ? "" : "|").append(name);
+  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s\n", what, subject.c_str(), filter,
+               flags.empty() ? "-" : flags.c_str(), static_cast<long long>(kev.data), because(error).c_str());
 }
-
-void line(const char* what, const struct kevent& kev) {
-  const char* filter = "?";
-  const char* ident = "ident";
-  switch (kev.filter) {
-    case EVFILT_READ: filter = "EVFILT_READ", ident = "fd"; break;
-    case EVFILT_WRITE: filter = "EVFILT_WRITE", ident = "fd"; break;
-    case EVFILT_SIGNAL: filter = "EVFILT_SIGNAL", ident = "signal"; break;
-    case EVFILT_TIMER: filter = "EVFILT_TIMER", ident = "timer"; break;
-    default: break;
-  }
-  const std::string subject = std::string(ident).append(" ").append(std::to_string(kev.ident));
-  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld", what, subject.c_str(), filter, names_of(kev.flags).c_str(),
-               static_cast<long long>(kev.data));
-  if (kev.fflags != 0) std::fprintf(stderr, " fflags %u", kev.fflags);
-}
-
 }  // namespace
 
-void batch(int events) { std::fprintf(stderr, "batch   %d event%s\n", events, events == 1 ? "" : "s"); }
+bool trace::on = false;
 
-void event(const struct kevent& event) {
-  line("event", event);
-  std::fputc('\n', stderr);
+void trace::batch(int events) {
+  if (on && events > 0) std::fprintf(stderr, "batch   events: %d\n", events);
 }
 
-void change(const struct kevent& change, int error) {
-  line("change", change);
-  std::fprintf(stderr, error == 0 ? "\n" : ": %s\n", std::strerror(error));
+void trace::event(const struct kevent& event) {
+  if (on) print("event", event, static_cast<int>(event.fflags));  // with EV_EOF, fflags is the error of the socket
 }
 
-void action(int descriptor, const char* format, ...) {
-  std::fprintf(stderr, "  fd %d: ", descriptor);
-  va_list arguments;
-  va_start(arguments, format);
-  std::vfprintf(stderr, format, arguments);
-  va_end(arguments);
-  std::fputc('\n', stderr);
+void trace::change(const struct kevent& change, int error) {
+  if (on) print("change", change, error);
 }
 
-}  // namespace echod::trace
+void trace::step(const Connection& client, const Moved& moved) {
+  static constexpr const char* states[] = {"echoing", "at_end", "closing", "lingering", "ended"};
+  if (!on) return;
+  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s\n", client.descriptor(),
+               moved.received, moved.sent, client.unsent(), client.held(), states[static_cast<int>(client.state())],
+               because(moved.error).c_str());
+}
+
+void trace::action(int descriptor, const char* what) {
+  if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);
+}
+}  // namespace echod

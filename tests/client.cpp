@@ -3,20 +3,21 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
-#include <vector>
+
+#include "patience.hpp"
 
 namespace {
-
-constexpr int patience = 60'000;  // milliseconds: only a failing test waits that long
 
 [[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
 
@@ -34,27 +35,32 @@ socklen_t fill_address(sockaddr_storage& storage, const char* host, std::uint16_
   return sizeof *v6;
 }
 
+/// A line that begins with its number, so that a missing or repeated one is noticed.
+std::string numbered_line(std::size_t number) {
+  std::string line = std::to_string(number);
+  line.resize(StuckClient::line_size - 1, 'x');
+  return line + '\n';
+}
+
 }  // namespace
 
-Client::Client(std::uint16_t port, const char* host, int receive_buffer) {
+Client::Client(std::uint16_t port, const char* host, int buffer) {
   std::signal(SIGPIPE, SIG_IGN);
   sockaddr_storage address{};
   const socklen_t length = fill_address(address, host, port);
   descriptor_ = ::socket(address.ss_family, SOCK_STREAM, 0);
   if (descriptor_ < 0) fail("socket");
-  if (receive_buffer > 0) ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+  if (buffer > 0)
+    for (const int name : {SO_RCVBUF, SO_SNDBUF}) ::setsockopt(descriptor_, SOL_SOCKET, name, &buffer, sizeof buffer);
+  const int on = 1;  // the last segment does not wait for an acknowledgement of those before
+  ::setsockopt(descriptor_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::fcntl(descriptor_, F_SETFD, FD_CLOEXEC);
   ::fcntl(descriptor_, F_SETFL, O_NONBLOCK);
-  if (::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0) return;
-  if (errno == EINPROGRESS) {
-    wait_for(POLLOUT);
-    int error = 0;
-    socklen_t size = sizeof error;
+  int error = ::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0 ? 0 : errno;
+  socklen_t size = sizeof error;
+  if (error == EINPROGRESS && ready_within(POLLOUT, patience))
     ::getsockopt(descriptor_, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error == 0) return;
-    errno = error;
-  }
-  const int error = errno;
+  if (error == 0) return;
   close();
   errno = error;
   fail("connect");
@@ -64,31 +70,29 @@ Client::Client(Client&& other) noexcept : descriptor_(std::exchange(other.descri
 
 Client::~Client() { close(); }
 
-void Client::wait_for(short events) const {
+bool Client::ready_within(short events, std::chrono::milliseconds time) const {
   pollfd entry{descriptor_, events, 0};
   int ready = 0;
-  do ready = ::poll(&entry, 1, patience);
+  do ready = ::poll(&entry, 1, static_cast<int>(time.count()));
   while (ready < 0 && errno == EINTR);
-  if (ready == 0) throw std::runtime_error(events == POLLIN ? "nothing to receive" : "cannot send");
+  return ready > 0;
+}
+
+void Client::wait_for(short events) const {
+  if (!ready_within(events, patience))
+    throw std::runtime_error(events == POLLIN ? "nothing to receive" : "cannot send");
+}
+
+void Client::send_some(std::string_view& bytes) {
+  const ssize_t sent = ::write(descriptor_, bytes.data(), bytes.size());
+  if (sent < 0 && errno != EAGAIN && errno != EINTR) fail("write");
+  if (sent > 0) bytes.remove_prefix(static_cast<std::size_t>(sent));
 }
 
 void Client::send(std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t sent = ::write(descriptor_, bytes.data(), bytes.size());
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) fail("write");
-    if (sent < 0) wait_for(POLLOUT);
-    if (sent > 0) bytes.remove_prefix(static_cast<std::size_t>(sent));
-  }
-}
-
-std::size_t Client::send_until_stuck(std::string_view bytes, std::chrono::milliseconds settle) {
-  std::size_t total = 0;
-  for (;;) {
-    const ssize_t sent = ::write(descriptor_, bytes.data() + total % bytes.size(), bytes.size() - total % bytes.size());
-    if (sent > 0) total += static_cast<std::size_t>(sent);
-    if (sent < 0 && errno != EAGAIN) fail("write");
-    pollfd entry{descriptor_, POLLOUT, 0};
-    if (sent < 0 && ::poll(&entry, 1, static_cast<int>(settle.count())) == 0) return total;
+    wait_for(POLLOUT);
+    send_some(bytes);
   }
 }
 
@@ -96,16 +100,19 @@ void Client::shut_down_sending() {
   if (::shutdown(descriptor_, SHUT_WR) < 0) fail("shutdown");
 }
 
+bool Client::receive_some(std::string& received, std::size_t size) {
+  static char buffer[1 << 16];
+  const ssize_t count = ::read(descriptor_, buffer, std::min(sizeof buffer, size));
+  if (count < 0 && errno != EAGAIN && errno != EINTR) fail("read");
+  if (count > 0) received.append(buffer, static_cast<std::size_t>(count));
+  return count != 0;
+}
+
 std::string Client::receive(std::size_t size) {
   std::string received;
-  std::vector<char> buffer(1 << 16);
   while (received.size() < size) {
-    const std::size_t room = std::min(buffer.size(), size - received.size());
-    const ssize_t count = ::read(descriptor_, buffer.data(), room);
-    if (count == 0) break;
-    if (count < 0 && errno != EAGAIN && errno != EINTR) fail("read");
-    if (count < 0) wait_for(POLLIN);
-    if (count > 0) received.append(buffer.data(), static_cast<std::size_t>(count));
+    wait_for(POLLIN);
+    if (!receive_some(received, size - received.size())) break;
   }
   return received;
 }
@@ -114,26 +121,28 @@ std::string Client::receive_all() { return receive(static_cast<std::size_t>(-1))
 
 std::string Client::exchange(std::string_view bytes) {
   std::string received;
-  std::vector<char> buffer(1 << 16);
-  for (bool sending = true;;) {
-    wait_for(static_cast<short>(sending ? POLLIN | POLLOUT : POLLIN));
-    if (sending) {
-      const ssize_t sent = ::write(descriptor_, bytes.data(), bytes.size());
-      if (sent < 0 && errno != EAGAIN) fail("write");
-      if (sent > 0) bytes.remove_prefix(static_cast<std::size_t>(sent));
-      sending = !bytes.empty();
-      if (!sending) shut_down_sending();
-    }
-    const ssize_t count = ::read(descriptor_, buffer.data(), buffer.size());
-    if (count == 0) return received;
-    if (count < 0 && errno != EAGAIN) fail("read");
-    if (count > 0) received.append(buffer.data(), static_cast<std::size_t>(count));
+  while (!bytes.empty()) {
+    wait_for(POLLIN | POLLOUT);
+    send_some(bytes);
+    receive_some(received, static_cast<std::size_t>(-1));
   }
+  shut_down_sending();
+  return received + receive_all();
 }
 
-bool Client::hears_within(std::chrono::milliseconds time) {
-  pollfd entry{descriptor_, POLLIN, 0};
-  return ::poll(&entry, 1, static_cast<int>(time.count())) > 0;
+bool Client::echoes(std::string_view bytes) {
+  send(bytes);
+  return receive(bytes.size()) == bytes;
+}
+
+bool Client::hears_within(std::chrono::milliseconds time) const { return ready_within(POLLIN, time); }
+
+/// poll(2) always reports POLLHUP and POLLERR, but with no event to wait for, FreeBSD's does not wake up for them.
+bool Client::breaks() const {
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - start < patience)
+    if (ready_within(0, std::chrono::milliseconds(10))) return true;
+  return false;
 }
 
 int Client::wait_for_end() {
@@ -153,4 +162,41 @@ void Client::reset() {
   const linger at_once{1, 0};
   ::setsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   close();
+}
+
+void wait_until_refused(std::uint16_t port) {
+  try {
+    for (;;) const Client client(port);
+  } catch (const std::system_error&) {
+  }
+}
+
+StuckClient::StuckClient(std::uint16_t port, std::chrono::milliseconds settle) : Client(port, "127.0.0.1", 32768) {
+  fill(settle);
+}
+
+void StuckClient::fill(std::chrono::milliseconds settle) {
+  do {
+    const std::string line = numbered_line(sent_ / line_size);
+    std::string_view rest = std::string_view(line).substr(sent_ % line_size);
+    const std::size_t size = rest.size();
+    send_some(rest);
+    sent_ += size - rest.size();
+  } while (ready_within(POLLOUT, settle));
+}
+
+std::size_t StuckClient::arrived() const {
+  int buffer = 0;
+  socklen_t size = sizeof buffer;
+  ::getsockopt(descriptor_, SOL_SOCKET, SO_SNDBUF, &buffer, &size);
+  return sent_ - std::min(sent_, static_cast<std::size_t>(buffer));
+}
+
+bool StuckClient::has_sent(std::string_view bytes) const {
+  if (bytes.size() > sent_) return false;
+  for (std::size_t at = 0; at < bytes.size(); at += line_size) {
+    const std::string_view line = bytes.substr(at, line_size);
+    if (line != std::string_view(numbered_line(at / line_size)).substr(0, line.size())) return false;
+  }
+  return true;
 }

@@ -1,92 +1,225 @@
-// Connection: what cannot be seen from outside.
+// Connection: every sequence of kernel answers, up to a depth. This program links its own system calls: read and write
+// take their answers from a script, and the test tries all scripts.
 #include "echod/connection.hpp"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <csignal>
-#include <memory>
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "catch.hpp"
+#include "model.hpp"
+#include "system.hpp"
 
 using echod::Connection;
-using echod::EventLoop;
-using echod::Socket;
+using echod::Moved;
+using State = Connection::State;
 
 namespace {
 
-struct Recorder : Connection::Owner {
-  int events = 0;
+/// A decision with a number of options at each point; next() goes on to the next sequence of decisions, depth first.
+class Script {
+ public:
+  std::size_t choose(std::size_t options) {
+    if (at_ == choices_.size()) choices_.push_back({0, options});
+    return choices_[at_++].taken;
+  }
+  /// The decisions so far, to reproduce a failure.
+  std::string text() const {
+    std::string text;
+    for (const Choice& choice : choices_) text += std::to_string(choice.taken) + " ";
+    return text;
+  }
+  /// False when all sequences have been tried.
+  bool next() {
+    while (!choices_.empty() && choices_.back().taken + 1 == choices_.back().options) choices_.pop_back();
+    at_ = 0;
+    if (choices_.empty()) return false;
+    ++choices_.back().taken;
+    return true;
+  }
 
-  void after_event(Connection&, bool) override { ++events; }
+ private:
+  struct Choice {
+    std::size_t taken;
+    std::size_t options;
+  };
+  std::vector<Choice> choices_;
+  std::size_t at_ = 0;
 };
 
-struct Ends {  // of a socket pair; the server's is non-blocking
-  Socket server;
-  Socket client;
+/// The kernel and the client behind it, for one run.
+struct World {
+  Script* script;
+  std::string_view input;   // what the client sends; then it half-closes
+  std::size_t read = 0;     // how much of it was read
+  std::string output = {};  // what the client has received
+  int answers = 0;          // of the kernel
+  int last = 0;             // the errno of the last answer, or 0
+  bool at_end = false;      // read has returned 0
+  bool full = false;        // the last read returned as much as it could
 
-  Ends() {
-    int descriptors[2];
-    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, descriptors) == 0);
-    server = Socket(descriptors[0]);
-    client = Socket(descriptors[1]);
-    ::fcntl(descriptors[0], F_SETFL, O_NONBLOCK);
-    std::signal(SIGPIPE, SIG_IGN);
+  ssize_t fail(int error) { return errno = last = error, -1; }
+
+  /// One of: 1, 2 or all bytes of `most`; EAGAIN, but not twice in succession, because nothing changes in between; an
+  /// error.
+  ssize_t answer(std::size_t most, int error) {
+    std::array<ssize_t, 3> counts{1, 2, static_cast<ssize_t>(most)};
+    const std::size_t sizes = std::min<std::size_t>(most, counts.size());
+    counts[sizes - 1] = static_cast<ssize_t>(most);
+    const std::size_t taken = script->choose(sizes + (last == EAGAIN ? 1 : 2));
+    ++answers;
+    if (taken == sizes) return fail(error);
+    if (taken > sizes) return fail(EAGAIN);
+    last = 0;
+    return counts[taken];
   }
 };
 
-struct kevent stale_event(const Connection& connection) {
-  struct kevent event;
-  EV_SET(&event, static_cast<std::uintptr_t>(connection.socket().descriptor()), EVFILT_READ, 0, 0, 1, nullptr);
-  return event;
+World* world = nullptr;
+
+}  // namespace
+
+namespace echod::system {
+
+ssize_t read(int, void* buffer, std::size_t size) {
+  if (size == 0) std::abort();
+  const std::size_t left = world->input.size() - world->read;
+  if (left == 0 && !world->at_end && world->script->choose(2) == 0) {
+    ++world->answers;
+    world->at_end = true;
+    return world->last = 0;
+  }
+  const ssize_t count = left == 0 ? world->fail(world->last == EAGAIN ? ECONNRESET : EAGAIN)
+                                  : world->answer(std::min(left, size), ECONNRESET);
+  if (left == 0) ++world->answers;
+  world->full = count == static_cast<ssize_t>(size);
+  if (count <= 0) return count;
+  world->input.copy(static_cast<char*>(buffer), static_cast<std::size_t>(count), world->read);
+  world->read += static_cast<std::size_t>(count);
+  return count;
+}
+
+ssize_t write(int, const void* bytes, std::size_t size) {
+  if (size == 0) std::abort();
+  const ssize_t count = world->answer(size, EPIPE);
+  if (count > 0) world->output.append(static_cast<const char*>(bytes), static_cast<std::size_t>(count));
+  return count;
+}
+
+int accept(int) { std::abort(); }
+int change(int, const struct kevent&) { std::abort(); }
+int wait(int, std::span<struct kevent>, const timespec*) { std::abort(); }
+
+}  // namespace echod::system
+
+namespace {
+
+/// A socket with SO_LINGER {1, 0}, as Socket::accept sets it. All duplicates share the option.
+class Lingering {
+ public:
+  Lingering() { REQUIRE(descriptor_ >= 0); }
+  ~Lingering() { ::close(descriptor_); }
+  echod::Socket duplicate() const {
+    const linger reset{1, 0};
+    if (::setsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0) std::abort();
+    return echod::Socket(::dup(descriptor_));
+  }
+  /// Whether a close would be orderly.
+  bool cleared() const {
+    linger now{};
+    socklen_t size = sizeof now;
+    if (::getsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &now, &size) != 0) std::abort();
+    return now.l_onoff == 0;
+  }
+
+ private:
+  int descriptor_ = ::socket(AF_INET, SOCK_STREAM, 0);
+};
+
+/// Runs one connection by the script. Returns what is wrong, or nothing.
+std::string run(Script& script, std::string_view input, std::size_t limit, const Lingering& socket) {
+  constexpr int depth = 12;
+  World now{&script, input};
+  world = &now;
+  std::array<char, 16> space{};
+  const std::span<char> buffer(space.data(), limit + 1);  // small: a read can fill it
+  Connection connection(socket.duplicate(), echod::LineEcho(limit));
+  bool stopped = false;
+  bool expired = false;
+  bool emptied = false;  // after the stop, a read returned less than it could
+  std::size_t read = 0;  // until it lingered
+  const auto echo = echo_of(input, limit);
+  while (connection.state() != State::ended && now.answers < depth) {
+    const std::size_t end = stopped ? 0 : script.choose(now.last == EAGAIN ? 3 : 2);
+    const std::size_t written = now.output.size();
+    const std::size_t before = now.read;
+    stopped = stopped || end == 1;
+    expired = end == 2;
+    const bool reads = connection.state() != State::lingering && connection.unsent() == 0;
+    const Moved moved = end == 1  ? connection.stop(buffer)
+                        : expired ? connection.expire(buffer)
+                                  : connection.step(buffer);
+    emptied = emptied || (stopped && reads && !now.full && now.last != ECONNRESET);
+    if (reads) read = now.read;
+
+    if (moved.sent != now.output.size() - written || moved.received != now.read - before) return "Moved is wrong";
+    if (connection.state() != State::echoing && connection.state() != State::ended && connection.held() > 0)
+      return "keeps what it will not send";
+    if (connection.unsent() + connection.held() > buffer.size()) return "more is kept than the buffer holds";
+    if (connection.waits_for() != (connection.unsent() > 0 ? EVFILT_WRITE : EVFILT_READ))
+      return "waits for the wrong filter";
+    if (connection.state() == State::echoing && now.output.size() + connection.unsent() + connection.held() != now.read)
+      return "a byte is lost or doubled";
+    if ((moved.error != 0) != (now.last != 0 && now.last != EAGAIN)) return "an error is lost, or made up";
+    if (moved.error != 0 && connection.state() != State::ended) return "an error does not end it";
+    if (expired && !moved.anything() && connection.state() != State::ended) return "idle, but not ended";
+    if (expired && moved.anything()) expired = false;
+  }
+  const std::string expected = echo_of(input.substr(0, read), limit);
+  if (expected.compare(0, now.output.size(), now.output) != 0) return "bytes are wrong";
+  if (!socket.cleared()) {
+    const bool reason = now.last == ECONNRESET || now.last == EPIPE || connection.unsent() + connection.held() > 0;
+    return connection.state() == State::ended && !reason ? "a reset without a reason" : "";
+  }
+  if (now.output != expected) return "an orderly end, but the echo is not complete";
+  const bool all = now.at_end || expected.size() < read;  // the end of input, or an empty line
+  return all || emptied || expired ? "" : "an orderly end, but nothing asked for it";
 }
 
 }  // namespace
 
-TEST_CASE("[M5] an event that was copied out before its connection ended does nothing") {
-  EventLoop loop;
-  Recorder owner;
-  Ends ends;
-  Connection connection(loop, owner, std::move(ends.server));
-  ends.client.write("a line\n");
-  connection.end("for the test");
-  connection.on_event(stale_event(connection));
-  CHECK(owner.events == 0);
-  CHECK(connection.echoed() == 0);
-}
-
-TEST_CASE("[M5] an ended connection keeps its descriptor's number taken until it is destroyed") {
-  EventLoop loop;
-  Recorder owner;
-  Ends ends;
-  auto connection = std::make_unique<Connection>(loop, owner, std::move(ends.server));
-  const int descriptor = connection->socket().descriptor();
-  connection->end("for the test");
-  CHECK(::fcntl(descriptor, F_GETFD) >= 0);
-  connection.reset();
-  CHECK(::fcntl(descriptor, F_GETFD) == -1);
-}
-
-TEST_CASE("an event too many finds nothing to read, and that is no error") {
-  EventLoop loop;
-  Recorder owner;
-  Ends ends;
-  Connection connection(loop, owner, std::move(ends.server));
-  connection.on_event(stale_event(connection));
-  CHECK(connection.state() == Connection::State::echoing);
-  CHECK(owner.events == 1);
-}
-
-TEST_CASE("[M5] a connection that cannot be written to ends, and its owner is told") {
-  EventLoop loop;
-  Recorder owner;
-  Ends ends;
-  Connection connection(loop, owner, std::move(ends.server));
-  ends.client.write("a line\n");
-  ends.client = Socket();
-  connection.on_event(stale_event(connection));
-  CHECK(connection.state() == Connection::State::ended);
-  CHECK(owner.events == 1);
+TEST_CASE("no sequence of kernel answers loses, doubles or reorders a byte, or ends a truncated echo orderly",
+          "[E1][E2][E3][E4][E5][E6][M2][C3]") {
+  struct Case {
+    std::size_t limit;
+    std::vector<std::string> inputs;
+  };
+  const Case cases[] = {
+      {8, {"", "a", "\n", "a\n", "ab\n", "a\nb", "a\n\n", "\n\na", "a\n\nb", " \n", "ab\ncd", "a\n\nb\n", "    \n"}},
+      {3, {"", "\n", " \n", "ab\n", "a\n\nb", "ab\ncd", "abcd\n", "    \n"}}};
+  const Lingering socket;
+  const auto start = std::chrono::steady_clock::now();
+  unsigned long sequences = 0;
+  for (const auto& [limit, inputs] : cases) {
+    for (const std::string& input : inputs) {
+      Script script;
+      do {
+        const std::string wrong = run(script, input, limit, socket);
+        ++sequences;
+        if (!wrong.empty()) FAIL(wrong << ", limit " << limit << ", input \"" << input << "\": " << script.text());
+      } while (script.next());
+    }
+  }
+  const auto time = std::chrono::steady_clock::now() - start;
+  std::printf("%lu sequences in %.1f s\n", sequences, std::chrono::duration<double>(time).count());
+  CHECK(sequences >= 1'000'000);
 }

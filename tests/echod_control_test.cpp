@@ -1,107 +1,100 @@
-// The program, end to end: the command line, and signals. [C1] to [C7]
+// The program, end to end: the command line, signals, and what it prints.
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <exception>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "catch.hpp"
 #include "client.hpp"
+#include "patience.hpp"
 #include "process.hpp"
 
 using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int ex_usage = 64;
-
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool begins(const std::string& text, const std::string& part) { return text.rfind(part, 0) == 0; }
 
-/// Until it has seen its first signal, a program accepts connections.
-void wait_until_refused(std::uint16_t port) {
-  try {
-    for (;;) Client client(port);
-  } catch (const std::exception&) {
-  }
+/// Runs echod with a bad command line, and returns its message.
+std::string complaint(const std::vector<std::string>& options) {
+  const Result result = run_echod(options);
+  INFO(result.output);
+  CHECK(result.status == 64);
+  CHECK(begins(result.output, "echod: "));
+  CHECK(contains(result.output, "\nusage: echod "));
+  return result.output.substr(0, result.output.find('\n'));
 }
+
+std::uint16_t free_port() { return Echod().port(); }
 
 }  // namespace
 
-TEST_CASE("[C1] [C2] an IPv6 address is served, and announced in brackets") {
-  Process echod({"::1", "0"});
+TEST_CASE("an IPv6 address is served, and announced in brackets", "[C1][C2]") {
+  Process echod({.options = {"::1", "0"}});
   const std::string announcement = echod.line();
-  if (announcement.rfind("echod: cannot listen on [::1]:0: ", 0) == 0) {
+  if (begins(announcement, "echod: cannot listen on [::1]:0: ")) {
     WARN("no IPv6 on this machine");
     return;
   }
-  CHECK(announcement.rfind("echod: listening on [::1]:", 0) == 0);
+  CHECK(begins(announcement, "echod: listening on [::1]:"));
   CHECK(Client(port_of(announcement), "::1").exchange("six") == "six");
 }
 
-TEST_CASE("[C1] a host name is served") {
-  Process echod({"localhost", "0"});
-  CHECK(echod.line().rfind("echod: listening on ", 0) == 0);
+TEST_CASE("a host name is served", "[C1]") {
+  CHECK(begins(Process({.options = {"localhost", "0"}}).line(), "echod: listening on "));
 }
 
-TEST_CASE("[C1] [C6] a bad port is a message, the usage, and exit status 64") {
-  for (const char* port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"}) {
-    const Result result = run_echod({"--", "127.0.0.1", port});
-    INFO(result.output);
-    CHECK(result.status == ex_usage);
-    CHECK(contains(result.output, "echod: the port must be a number from 0 to 65535: '" + std::string(port) + "'\n"));
-    CHECK(contains(result.output, "usage: echod "));
-  }
-  CHECK(run_echod({"127.0.0.1", "-1"}).status == ex_usage);
+TEST_CASE("a single argument of digits is the port", "[C1]") {
+  const std::string port = std::to_string(free_port());
+  CHECK(Process({.options = {port}}).line() == "echod: listening on 127.0.0.1:" + port);
+  CHECK(complaint({"99999"}) == "echod: the port must be a number from 0 to 65535: '99999'");
 }
 
-TEST_CASE("[C6] [M6] so is a bad timeout") {
-  for (const char* seconds : {"0", "86401", "-1", "1.5", "x", ""}) {
-    const Result result = run_echod({"-t", seconds});
-    CHECK(result.status == ex_usage);
-    CHECK(contains(result.output,
-                   "echod: the timeout must be a number from 1 to 86400: '" + std::string(seconds) + "'\n"));
-  }
-  CHECK(run_echod({"-t"}).status == ex_usage);
+TEST_CASE("a bad port is a usage error", "[C1][C6]") {
+  for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"})
+    CHECK(complaint({"--", "127.0.0.1", port}) == "echod: the port must be a number from 0 to 65535: '" + port + "'");
+  complaint({"127.0.0.1", "-1"});
 }
 
-TEST_CASE("[M6] -t closes a silent client after so many seconds") {
-  Echod echod({"-t", "1"});
-  Client client(echod.port());
-  CHECK(client.exchange("in time") == "in time");
-  Client silent(echod.port());
-  CHECK(silent.receive_all().empty());
+TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
+  for (const std::string seconds : {"0", "86401", "-1", "1.5", "x", ""})
+    for (const char* const option : {"-t", "--timeout"})
+      CHECK(complaint({option, seconds}) == "echod: the timeout must be a number from 1 to 86400: '" + seconds + "'");
 }
 
-TEST_CASE("[C6] so are an unknown option, an empty address and a third argument") {
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"-x"}, {"--nonsense"}, {""}, {"127.0.0.1", "0", "more"}}) {
-    const Result result = run_echod(arguments);
-    INFO(result.output);
-    CHECK(result.status == ex_usage);
-    CHECK(result.output.find("usage: echod ") > 0);
-    CHECK(contains(result.output, "\nusage: echod "));
-  }
+TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors", "[C6]") {
+  for (const std::vector<std::string>& options : {std::vector<std::string>{"-x"},
+                                                  {"-vx"},
+                                                  {"--nonsense"},
+                                                  {"--verbose=1"},
+                                                  {"-t"},
+                                                  {"--timeout"},
+                                                  {"a", "0", "b"}})
+    complaint(options);
+  complaint({""});
 }
 
-TEST_CASE("[C6] help and version are asked for, and no error") {
-  for (const char* option : {"-h", "--help"}) {
+TEST_CASE("help and version go to standard output", "[C6]") {
+  for (const char* const option : {"-h", "--help"}) {
     const Result result = run_echod({option});
     CHECK(result.status == 0);
-    CHECK(contains(result.output, "usage: echod "));
+    CHECK(begins(result.output, "usage: echod "));
   }
-  for (const char* option : {"-V", "--version"}) {
+  for (const char* const option : {"-V", "--version"}) {
     const Result result = run_echod({option});
     CHECK(result.status == 0);
-    CHECK(result.output.rfind("echod ", 0) == 0);
+    CHECK(begins(result.output, "echod "));
   }
 }
 
-TEST_CASE("[C6] what cannot be listened on is one line with the address and the reason") {
-  Echod first;
+TEST_CASE("a failure to listen is one line with the address and the reason", "[C6]") {
+  const Echod first;
   const std::string port = std::to_string(first.port());
   const Result in_use = run_echod({"127.0.0.1", port});
   CHECK(in_use.status == 1);
@@ -113,159 +106,186 @@ TEST_CASE("[C6] what cannot be listened on is one line with the address and the 
 
   const Result unknown = run_echod({"no-such-host.invalid", "80"});
   CHECK(unknown.status == 1);
-  CHECK(unknown.output.rfind("echod: cannot listen on no-such-host.invalid:80: ", 0) == 0);
+  CHECK(begins(unknown.output, "echod: cannot listen on no-such-host.invalid:80: "));
 }
 
-TEST_CASE("[C3] SIGINT and SIGTERM end the program with status 0") {
-  for (const int number : {SIGINT, SIGTERM}) {
+TEST_CASE("the timeout closes a silent client", "[C6][M6]") {
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"-t", "1"}, {"--timeout", "1"}, {"--timeout=1"}}) {
+    const Echod echod({.options = options});
+    CHECK(Client(echod.port()).exchange("in time") == "in time");
+    CHECK(Client(echod.port()).receive_all().empty());
+  }
+}
+
+TEST_CASE("SIGINT, SIGTERM and SIGHUP end the program with status 0", "[C3]") {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     Echod echod;
     echod.signal(number);
     CHECK(echod.wait() == 0);
   }
 }
 
-TEST_CASE("[C3] a client that is idle at the signal has its echo, then the end") {
+TEST_CASE("a SIGHUP that was ignored at startup stays ignored", "[C3]") {
+  Echod echod({.ignored = SIGHUP});
+  echod.signal(SIGHUP);
+  echod.signal(SIGUSR1);
+  CHECK(begins(echod.line(), "echod: connections: 0 open"));
+  for (int i = 0; i < 2; ++i) CHECK(Client(echod.port()).exchange("still here\n") == "still here\n");
+  CHECK(echod.stop() == 0);
+}
+
+TEST_CASE("the bytes of an unfinished line are echoed at a stop, and then the end comes", "[C3]") {
   Echod echod;
   Client client(echod.port());
   client.send("line\nheld");
   CHECK(client.receive(5) == "line\n");
-  CHECK(echod.stop() == 0);
-  CHECK(client.receive_all().empty());
-}
-
-TEST_CASE("[C3] output that is pending at the signal is still sent, and the end is clean") {
-  Echod echod;
-  Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(long_line, 500ms);
   echod.signal(SIGTERM);
-  wait_until_refused(echod.port());
-  const std::string echo = client.receive_all();  // throws if it is reset, although we have more to send
-  CHECK(echo.size() > long_line.size());
-  CHECK(echo.substr(0, long_line.size()) == long_line);
+  CHECK(client.receive_all() == "held");
   client.close();
   CHECK(echod.wait() == 0);
 }
 
-TEST_CASE("[C3] a client that never reads has its time, then the program ends all the same") {
-  Echod echod;
-  Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(long_line, 500ms);
-  const auto start = std::chrono::steady_clock::now();
-  CHECK(echod.stop() == 0);
-  CHECK(std::chrono::steady_clock::now() - start > 4s);
-  CHECK(std::chrono::steady_clock::now() - start < 10s);
+TEST_CASE("everything that had arrived before the signal is echoed", "[C3][E6]") {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    Echod echod;
+    StuckClient client(echod.port());
+    echod.signal(number);
+    wait_until_refused(echod.port());
+    const std::string echo = client.receive_all();  // throws if it is reset
+    CHECK(echo.size() >= client.arrived());
+    CHECK(client.has_sent(echo));
+    client.close();
+    CHECK(echod.wait() == 0);
+  }
 }
 
-TEST_CASE("[C3] a second signal ends the program at once") {
-  Echod echod;
-  Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(long_line, 500ms);
-  echod.signal(SIGTERM);
-  wait_until_refused(echod.port());
-  echod.signal(SIGTERM);
-  CHECK(echod.wait() == -SIGTERM);
-}
-
-TEST_CASE("[C3] input that the server has not read at the signal does not take the echo away") {
+TEST_CASE("input that the server has not read before the signal is echoed", "[C3][E6]") {
   Echod echod;
   Client client(echod.port());
-  client.send("a line\n");
-  CHECK(client.hears_within(60s));
+  CHECK(client.echoes("a line\n"));
+  std::string unread;
+  for (int i = 0; i < 1000; ++i) unread += "line " + std::to_string(i) + "\n";
   echod.signal(SIGSTOP);
+  client.send(unread + "held");
   echod.signal(SIGTERM);
-  const std::size_t sent = client.send_until_stuck(long_line, 0ms);  // more than one read takes
   echod.signal(SIGCONT);
-  const std::string echo = client.receive_all();
-  CHECK(echo.size() >= 7);
-  CHECK(echo.size() <= 7 + sent);
-  CHECK(echo.substr(0, 7) == "a line\n");
+  CHECK(client.receive(unread.size() + 4) == unread + "held");
+  CHECK(client.wait_for_end() == 0);
   client.close();
   CHECK(echod.wait() == 0);
 }
 
-TEST_CASE("[C3] two signals that come as one end the program at once") {
-  Echod echod;
-  Client client(echod.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(long_line, 500ms);
-  echod.signal(SIGSTOP);
-  echod.signal(SIGINT);
-  echod.signal(SIGTERM);
-  echod.signal(SIGCONT);
-  const int status = echod.wait();
-  CHECK((status == -SIGTERM || status == -SIGINT));
+TEST_CASE("two signals at the same time are one: output that is pending is still sent", "[C3]") {
+  for (const int second : {SIGINT, SIGTERM, SIGHUP}) {
+    Echod echod;
+    StuckClient client(echod.port());
+    echod.signal(SIGSTOP);
+    echod.signal(SIGTERM);
+    echod.signal(second);
+    echod.signal(SIGCONT);
+    const std::string echo = client.receive_all();  // throws if it is reset
+    CHECK(echo.size() >= client.arrived());
+    client.close();
+    CHECK(echod.wait() == 0);
+  }
 }
 
-TEST_CASE("[C3] the same port can be listened on again at once") {
+TEST_CASE("a client that never reads has 5 seconds at a stop, and is reset unless another signal comes", "[C3][E6]") {
+  for (const bool another : {false, true}) {
+    Echod echod;
+    StuckClient client(echod.port());
+    const auto start = std::chrono::steady_clock::now();
+    echod.signal(SIGTERM);
+    wait_until_refused(echod.port());
+    if (another) {
+      std::this_thread::sleep_for(1100ms);
+      echod.signal(SIGTERM);
+    }
+    CHECK(echod.wait() == 0);
+    CHECK((std::chrono::steady_clock::now() - start < 4s) == another);
+    CHECK(client.wait_for_end() == ECONNRESET);
+  }
+}
+
+TEST_CASE("the same port can be listened on again at once", "[C3]") {
   std::uint16_t port = 0;
   {
     Echod echod;
     port = echod.port();
     Client client(port);
-    client.send("line\n");
-    CHECK(client.receive(5) == "line\n");
+    CHECK(client.echoes("line\n"));
     CHECK(echod.stop() == 0);  // it closes first: the connection is left in TIME_WAIT
     CHECK(client.receive_all().empty());
   }
-  Process again({"127.0.0.1", std::to_string(port)});
+  Process again({.options = {"127.0.0.1", std::to_string(port)}});
   CHECK(again.line() == "echod: listening on 127.0.0.1:" + std::to_string(port));
 }
 
-TEST_CASE("[C4] SIGUSR1, and SIGINFO where there is one, report in a line") {
+TEST_CASE("SIGUSR1, and SIGINFO where there is one, print a status line", "[C4]") {
   Echod echod;
   CHECK(Client(echod.port()).exchange("12345\n67") == "12345\n67");
   Client open(echod.port());
   open.send("abc\nheld");
   CHECK(open.receive(4) == "abc\n");
-  echod.signal(SIGUSR1);
-  CHECK(echod.line() == "echod: 1 connections open, 2 accepted, 12 bytes echoed");
+  std::vector<int> signals{SIGUSR1};
 #ifdef SIGINFO
-  echod.signal(SIGINFO);
-  CHECK(echod.line() == "echod: 1 connections open, 2 accepted, 12 bytes echoed");
+  signals.push_back(SIGINFO);
 #endif
-  CHECK(echod.stop() == 0);
+  for (const int number : signals) {
+    echod.signal(number);
+    CHECK(echod.line() == "echod: connections: 1 open, 2 accepted; 12 bytes echoed");
+  }
 }
 
-TEST_CASE("[C5] -v tells a session: what the kqueue was asked, what it said, and what came of it") {
-  Echod echod({"-v"});
+TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {
+  Echod echod({.descriptors = 32});
+  std::vector<Client> clients;
+  while (clients.size() < 40) clients.emplace_back(echod.port());
+  CHECK(echod.line() == std::string("echod: accepting paused: ") + std::strerror(EMFILE));
+  echod.signal(SIGUSR1);
+  const std::string status = echod.line_with("connections: ");
+  CHECK(status.substr(status.find(';')) == "; 0 bytes echoed; accepting paused");
+}
+
+TEST_CASE("the trace shows each event, each change and what came of it", "[C5]") {
+  Echod echod({.options = {"-v"}});
   CHECK(Client(echod.port()).exchange("hello\nwor") == "hello\nwor");
   CHECK(echod.stop() == 0);
   const std::string trace = echod.output();
   INFO(trace);
   std::size_t at = 0;
-  for (const char* expected :
-       {"batch   ", "event   fd ", "EVFILT_READ ", ": accepted from 127.0.0.1:", "change  fd ",
-        "EVFILT_READ    EV_ADD ", "event   fd ", ": read ", ": holds 3 bytes of an unfinished line\n", "event   fd ",
-        "EV_EOF ", ": read 0 bytes: end of input\n", ": wrote 3 of 3 bytes\n", ": ended: all is sent\n", ": closed\n",
-        "event   signal 15 ", "EVFILT_SIGNAL ", ": stops listening\n"}) {
+  for (const char* const expected :
+       {"batch ",     "event ",         "EVFILT_READ ",       ": accepted\n", "change ",  "EVFILT_READ ",
+        "EV_ADD ",    "event ",         "EVFILT_READ ",       "received ",    "held 3",   "echoing\n",
+        "event ",     "EV_EOF ",        "received 0, sent 3", "ended\n",      "closed\n", "event ",
+        "signal 15 ", "EVFILT_SIGNAL ", "stops listening\n"}) {
     at = trace.find(expected, at);
     INFO("expected next: " << expected);
     REQUIRE(at != std::string::npos);
   }
 }
 
-TEST_CASE("[C5] without -v nothing but the announcement is said") {
+TEST_CASE("without -v only the announcement is printed", "[C5]") {
   Echod echod;
   CHECK(Client(echod.port()).exchange("hello\n") == "hello\n");
   CHECK(echod.stop() == 0);
   CHECK(echod.output().empty());
 }
 
-TEST_CASE("[C4] with standard error closed, no client gets what is meant for it") {
-  const std::uint16_t port = Echod().port();  // it was free, and will be again
-  Process echod({"127.0.0.1", std::to_string(port)}, 0, "", Process::Output::closed);
+TEST_CASE("with standard error closed, no client receives what is meant for it", "[C4]") {
+  const std::uint16_t port = free_port();
+  const Process echod({.options = {"127.0.0.1", std::to_string(port)}, .closed = true});
   std::optional<Client> client;
-  for (int tries = 0; !client && tries < 600; ++tries) {
+  for (const auto start = std::chrono::steady_clock::now(); !client; std::this_thread::sleep_for(10ms)) {
+    REQUIRE(std::chrono::steady_clock::now() - start < patience);
     try {
       client.emplace(port);
-    } catch (const std::exception&) {
-      std::this_thread::sleep_for(100ms);
+    } catch (const std::system_error&) {  // it does not listen yet
     }
   }
-  REQUIRE(client);
-  client->send("a line\n");
-  CHECK(client->receive(7) == "a line\n");
+  CHECK(client->echoes("a line\n"));
   echod.signal(SIGUSR1);
   CHECK_FALSE(client->hears_within(200ms));
-  client->send("another\n");
-  CHECK(client->receive(8) == "another\n");
+  CHECK(client->echoes("another\n"));
 }

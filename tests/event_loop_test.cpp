@@ -1,135 +1,175 @@
-// EventLoop: batches, handlers, and what lies between.
+// EventLoop: changes, batches, and how long it waits.
 #include "echod/event_loop.hpp"
 
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
+#include "patience.hpp"
 
-using echod::EventHandler;
+using namespace std::chrono_literals;
 using echod::EventLoop;
 
 namespace {
 
-struct Recorder : EventHandler {
-  std::vector<short> filters;
-  std::function<void()> then = [] {};
+/// Runs a loop for some batches, and notes their events.
+struct Recorder final : EventLoop::Handler {
+  EventLoop loop;
+  std::vector<std::pair<int, short>> events = {};
+  int batches = -1;  // after_batch() is called before the first one, too
+  int most = 1;
+  std::function<void(int)> then = [](int) {};
+  EventLoop::Clock::time_point deadline = EventLoop::Clock::now() + patience;
 
   void on_event(const struct kevent& event) override {
-    filters.push_back(event.filter);
-    then();
+    events.emplace_back(static_cast<int>(event.ident), event.filter);
+    then(static_cast<int>(event.ident));
+  }
+  std::optional<EventLoop::Clock::time_point> after_batch() override {
+    if (++batches == most) return std::nullopt;
+    return deadline;
+  }
+  void run(int count) {
+    batches = -1;
+    most = count;
+    loop.run(*this);
   }
 };
 
 struct Pipe {
   int ends[2];
 
-  Pipe() { REQUIRE(::pipe(ends) == 0); }
+  explicit Pipe(bool filled = false) {
+    REQUIRE(::pipe(ends) == 0);
+    if (filled) REQUIRE(::write(ends[1], "x", 1) == 1);
+  }
   ~Pipe() {
     ::close(ends[0]);
     ::close(ends[1]);
   }
-  std::uintptr_t reader() const { return static_cast<std::uintptr_t>(ends[0]); }
-  std::uintptr_t writer() const { return static_cast<std::uintptr_t>(ends[1]); }
-  void fill(const char* text) const { REQUIRE(::write(ends[1], text, 1) == 1); }
+  int reader() const { return ends[0]; }
+  int writer() const { return ends[1]; }
 };
-
-void run_batches(EventLoop& loop, int count) {
-  loop.run([&count] { return --count > 0; });
-}
 
 }  // namespace
 
-TEST_CASE("an event goes to the handler that was named with it") {
-  Pipe first;
-  Pipe second;
-  Recorder one;
-  Recorder other;
-  EventLoop loop;
-  loop.change(first.reader(), EVFILT_READ, EV_ADD, one);
-  loop.change(second.reader(), EVFILT_READ, EV_ADD, other);
-  second.fill("x");
-  run_batches(loop, 1);
-  CHECK(one.filters.empty());
-  CHECK(other.filters == std::vector<short>{EVFILT_READ});
-}
-
-TEST_CASE("all that is ready comes in one batch, and after_batch once after it") {
-  Pipe first;
-  Pipe second;
+TEST_CASE("everything that is ready comes in one batch", "[M1]") {
+  const Pipe first(true), second, silent;
   Recorder recorder;
-  EventLoop loop;
-  loop.change(first.reader(), EVFILT_READ, EV_ADD, recorder);
-  loop.change(second.writer(), EVFILT_WRITE, EV_ADD, recorder);
-  first.fill("x");
-  int batches = 0;
-  loop.run([&] {
-    CHECK(recorder.filters.size() == 2);
-    ++batches;
-    return false;
-  });
-  CHECK(batches == 1);
+  recorder.loop.change(first.reader(), EVFILT_READ, EV_ADD);
+  recorder.loop.change(second.writer(), EVFILT_WRITE, EV_ADD);
+  recorder.loop.change(silent.reader(), EVFILT_READ, EV_ADD);
+  recorder.run(1);
+  CHECK(recorder.events.size() == 2);
+  CHECK(recorder.batches == 1);
 }
 
-TEST_CASE("what is not read is reported again, batch after batch") {
-  Pipe pipe;
+TEST_CASE("after_batch is called once before the first batch and once after each", "[M7]") {
+  const Pipe pipe(true);
   Recorder recorder;
-  EventLoop loop;
-  loop.change(pipe.reader(), EVFILT_READ, EV_ADD, recorder);
-  pipe.fill("x");
-  run_batches(loop, 3);
-  CHECK(recorder.filters.size() == 3);
+  recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
+  std::vector<int> before;
+  recorder.then = [&](int) { before.push_back(recorder.batches); };
+  recorder.run(3);
+  CHECK(before == std::vector<int>{0, 1, 2});
+  CHECK(recorder.batches == 3);
 }
 
-TEST_CASE("a handler can change what comes next, its own filter too") {
-  Pipe pipe;
-  Recorder reading;
-  Recorder timer;
-  EventLoop loop;
-  reading.then = [&] { loop.change(pipe.reader(), EVFILT_READ, EV_DISABLE, reading); };
-  loop.change(pipe.reader(), EVFILT_READ, EV_ADD, reading);
-  loop.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, timer, 1);
-  pipe.fill("x");
-  loop.run([&] { return timer.filters.empty(); });
-  CHECK(reading.filters.size() == 1);
-}
-
-TEST_CASE("a timer's span is in milliseconds, a signal is an event") {
+TEST_CASE("without a deadline from the handler the loop ends before it waits", "[C3]") {
+  const Pipe pipe(true);
   Recorder recorder;
-  EventLoop loop;
-  std::signal(SIGUSR2, SIG_IGN);
-  loop.change(SIGUSR2, EVFILT_SIGNAL, EV_ADD, recorder);
-  ::kill(::getpid(), SIGUSR2);
-  run_batches(loop, 1);
-  loop.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, recorder, 5);
-  run_batches(loop, 1);
-  CHECK(recorder.filters == std::vector<short>{EVFILT_SIGNAL, EVFILT_TIMER});
+  recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
+  recorder.run(0);
+  CHECK(recorder.events.empty());
 }
 
-TEST_CASE("a change that the kernel refuses throws, with its reason") {
+TEST_CASE("input that is not read is reported again in every batch", "[E4]") {
+  const Pipe pipe(true);
   Recorder recorder;
-  EventLoop loop;
-  Pipe pipe;
-  try {
-    loop.change(pipe.reader(), EVFILT_READ, EV_DELETE, recorder);
-    FAIL("nothing was there to be deleted");
-  } catch (const std::system_error& error) {
-    CHECK(error.code().value() == ENOENT);
+  recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
+  recorder.run(3);
+  CHECK(recorder.events == std::vector<std::pair<int, short>>(3, {pipe.reader(), short{EVFILT_READ}}));
+}
+
+TEST_CASE("a handler can disable its own filter and enable it again", "[M2]") {
+  const Pipe one(true), other(true);
+  Recorder recorder;
+  recorder.loop.change(one.reader(), EVFILT_READ, EV_ADD);
+  recorder.loop.change(other.reader(), EVFILT_READ, EV_ADD);
+  recorder.then = [&](int ident) { recorder.loop.change(ident, EVFILT_READ, EV_DISABLE); };
+  recorder.run(1);
+  CHECK(recorder.events.size() == 2);
+  recorder.loop.change(one.reader(), EVFILT_READ, EV_ENABLE);
+  recorder.run(1);
+  REQUIRE(recorder.events.size() == 3);
+  CHECK(recorder.events.back().first == one.reader());
+}
+
+TEST_CASE("a deadline ends the wait without an event", "[M7]") {
+  Recorder recorder;
+  const auto start = EventLoop::Clock::now();
+  recorder.deadline = start + 50ms;
+  recorder.run(1);
+  CHECK(recorder.events.empty());
+  CHECK(EventLoop::Clock::now() >= start + 50ms);
+}
+
+TEST_CASE("with a deadline in the past the loop does not wait", "[M7]") {
+  Recorder recorder;
+  recorder.deadline = EventLoop::Clock::now() - 1h;
+  recorder.run(3);
+  CHECK(recorder.events.empty());
+}
+
+TEST_CASE("a deadline may be far away, or never come", "[M7]") {
+  const Pipe pipe(true);
+  Recorder recorder;
+  recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
+  for (const auto far : {EventLoop::Clock::now() + std::chrono::hours(24 * 365), EventLoop::Clock::time_point::max()}) {
+    recorder.deadline = far;
+    recorder.run(1);
   }
+  CHECK(recorder.events.size() == 2);
 }
 
-TEST_CASE("what a handler throws ends the loop") {
-  Pipe pipe;
+TEST_CASE("a signal is an event", "[C3]") {
   Recorder recorder;
-  recorder.then = [] { throw std::runtime_error("enough"); };
-  EventLoop loop;
-  loop.change(pipe.reader(), EVFILT_READ, EV_ADD, recorder);
-  pipe.fill("x");
-  CHECK_THROWS_AS(run_batches(loop, 1), std::runtime_error);
+  std::signal(SIGUSR2, SIG_IGN);
+  recorder.loop.change(SIGUSR2, EVFILT_SIGNAL, EV_ADD);
+  ::kill(::getpid(), SIGUSR2);
+  recorder.run(1);
+  CHECK(recorder.events == std::vector<std::pair<int, short>>{{SIGUSR2, short{EVFILT_SIGNAL}}});
+}
+
+TEST_CASE("a change that the kernel refuses throws its errno", "[M4]") {
+  Recorder recorder;
+  const Pipe pipe;
+  const auto error_of = [&](int descriptor, unsigned short flags) {
+    try {
+      recorder.loop.change(descriptor, EVFILT_READ, flags);
+    } catch (const std::system_error& error) {
+      return error.code().value();
+    }
+    return 0;
+  };
+  CHECK(error_of(pipe.reader(), EV_DELETE) == ENOENT);
+  CHECK(error_of(1'000'000, EV_ADD) == EBADF);
+  CHECK(error_of(pipe.reader(), EV_ADD) == 0);
+}
+
+TEST_CASE("what a handler throws ends the loop", "[M4]") {
+  const Pipe pipe(true);
+  Recorder recorder;
+  recorder.then = [](int) { throw std::runtime_error("enough"); };
+  recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
+  CHECK_THROWS_AS(recorder.run(1), std::runtime_error);
 }

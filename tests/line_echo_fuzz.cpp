@@ -1,5 +1,5 @@
-// A libFuzzer target: LineEcho against the model, whatever the bytes and however they are split. Built with clang and
-// -DECHOD_FUZZ=ON; run as `line_echo_fuzz -max_total_time=600`.
+// A libFuzzer target: LineEcho against the model, for any bytes in any pieces. Built with clang and -DECHOD_FUZZ=ON.
+// Run as `line_echo_fuzz -max_total_time=600`.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -18,23 +18,23 @@ namespace {
 
 }  // namespace
 
-/// The data are read as steps of three bytes: append a byte so many times (up to 65,535), and feed what has gathered
-/// if the number is odd. So a short input can make long lines.
+/// The data are steps of three bytes: append a byte that many times (up to 65,535), and feed the input if the number is
+/// odd. So a short input can make long lines.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t most = 1 << 19;
+  constexpr std::size_t max_line = 65536;
   echod::LineEcho echo;
   std::string input;
-  std::string output;
+  std::size_t done = 0;  // bytes of the input that were ready
   bool closed = false;
-  std::size_t fed = 0;
   const auto feed = [&] {
-    const echod::LineEcho::Output step = echo.feed(std::string_view(input).substr(fed));
-    output.append(step.held).append(step.fresh);
-    if (closed && !step.close) fail("closed, and open again");
-    closed = step.close;
-    fed = input.size();
-    if (echo.held() >= echod::LineEcho::max_line) fail("more is held than a line");
-    if (echo.held() > 0 && output.size() + echo.held() != input.size()) fail("bytes are missing");
+    if (closed) return;
+    const std::string piece = input.substr(done);  // a copy: ASan sees a look beyond its end
+    const echod::LineEcho::Result result = echo.feed(piece);
+    if (result.ready > piece.size()) fail("more is ready than there is");
+    done += result.ready;
+    closed = result.close;
+    if (!closed && piece.size() - result.ready >= max_line) fail("more is held than a line");
   };
   for (std::size_t i = 0; i + 2 < size && input.size() < most; i += 3) {
     const std::size_t times = data[i + 1] + (std::size_t{data[i + 2]} << 8);
@@ -42,8 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (times % 2 == 1) feed();
   }
   feed();
-  output += echo.finish();
-  if (output != echo_of(input)) fail("not the echo of the model");
-  if (closed != (output.size() < input.size())) fail("close and echo do not agree");
+  if (!closed) done = input.size();  // the end of input
+  if (input.substr(0, done) != echo_of(input)) fail("not the echo of the model");
   return 0;
 }

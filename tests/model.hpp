@@ -5,8 +5,7 @@
 #include <string_view>
 
 /// What a client that sends `input` and then half-closes gets back, however its bytes were split.
-inline std::string echo_of(std::string_view input) {
-  constexpr std::size_t max_line = 65536;
+inline std::string echo_of(std::string_view input, std::size_t max_line = 65536) {
   std::string output;
   while (!input.empty()) {
     const std::size_t newline = input.find('\n');

@@ -11,53 +11,51 @@
 #include <fstream>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "client.hpp"
+#include "patience.hpp"
 
 namespace {
 
 [[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
 
-std::string echod_program() {
-  const char* const named = std::getenv("ECHOD");
-  return named != nullptr ? named : ECHOD_PATH;
-}
-
-[[noreturn]] void become(const std::vector<char*>& argv, int output, rlim_t descriptors) {
-  if (output >= 0) {
-    ::dup2(output, STDOUT_FILENO);
-    ::dup2(output, STDERR_FILENO);
-  } else {
-    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(descriptor);
+[[noreturn]] void become(const Start& start, char* const* argv, int output) {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (start.closed)
+      ::close(descriptor);
+    else if (descriptor != STDIN_FILENO)
+      ::dup2(output, descriptor);
   }
-  if (descriptors != 0) {
-    const rlimit limit{descriptors, descriptors};
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  std::signal(SIGPIPE, SIG_DFL);  // ignored in the tests, and that would be inherited
-  ::execv(argv[0], argv.data());
+  const rlimit limit{start.descriptors, start.descriptors};
+  if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
+  // An ignored signal stays ignored over exec: the tests ignore SIGPIPE, and nohup(1) ignores SIGHUP.
+  for (const int number : {SIGPIPE, SIGHUP}) std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
+  ::execv(argv[0], argv);
   _exit(127);
 }
 
-std::vector<std::string> with_free_port(std::vector<std::string> options) {
-  options.insert(options.end(), {"127.0.0.1", "0"});
-  return options;
+Start on_free_port(Start start) {
+  start.options.insert(start.options.end(), {"127.0.0.1", "0"});
+  return start;
 }
 
 }  // namespace
 
-Process::Process(const std::vector<std::string>& arguments, rlim_t descriptors, std::string program, Output output) {
-  if (program.empty()) program = echod_program();
-  std::vector<char*> argv{program.data()};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+Process::Process(const Start& start) {
+  const char* const named = std::getenv("ECHOD");
+  std::vector<std::string> words{!start.program.empty() ? start.program : named != nullptr ? named : ECHOD_PATH};
+  words.insert(words.end(), start.options.begin(), start.options.end());
+  std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
+  for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   int ends[2];
   if (::pipe(ends) != 0) fail("pipe");
-  ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
-  ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+  for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
   pid_ = ::fork();
   if (pid_ < 0) fail("fork");
-  if (pid_ == 0) become(argv, output == Output::piped ? ends[1] : -1, descriptors);
+  if (pid_ == 0) become(start, argv.data(), ends[1]);
   ::close(ends[1]);
   pipe_ = ends[0];
 }
@@ -70,18 +68,14 @@ Process::~Process() {
   ::close(pipe_);
 }
 
-void Process::signal(int number) {
-  // On Linux ru_maxrss counts also what the process was before exec: a copy of us. This does not.
-  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
-  for (std::string word; status >> word;)
-    if (word == "VmHWM:") status >> peak_kilobytes_;
+void Process::signal(int number) const {
   if (::kill(pid_, number) != 0) fail("kill");
 }
 
 bool Process::read_more() {
-  constexpr int patience = 180'000;  // milliseconds: to learn that a host is unknown may take long
   pollfd entry{pipe_, POLLIN, 0};
-  if (::poll(&entry, 1, patience) == 0) throw std::runtime_error("the program says nothing");
+  // Three times: to learn that a host is unknown may take long.
+  if (::poll(&entry, 1, static_cast<int>(3 * patience.count())) == 0) throw std::runtime_error("the program is silent");
   char buffer[4096];
   const ssize_t count = ::read(pipe_, buffer, sizeof buffer);
   if (count > 0) unread_.append(buffer, static_cast<std::size_t>(count));
@@ -97,6 +91,13 @@ std::string Process::line() {
   return line;
 }
 
+std::string Process::line_with(const std::string& text) {
+  std::string found;
+  do found = line();
+  while (!found.empty() && found.find(text) == std::string::npos);
+  return found;
+}
+
 std::string Process::output() {
   while (read_more()) {
   }
@@ -104,11 +105,17 @@ std::string Process::output() {
 }
 
 int Process::wait() {
+  output();
   int status = 0;
   while (::wait4(pid_, &status, 0, &used_) < 0)
     if (errno != EINTR) fail("wait4");
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+int Process::stop() {
+  signal(SIGTERM);
+  return wait();
 }
 
 double Process::cpu_seconds() const {
@@ -118,34 +125,23 @@ double Process::cpu_seconds() const {
   return seconds(used_.ru_utime) + seconds(used_.ru_stime);
 }
 
+/// Not ru_maxrss: that counts also what the process was between fork and exec, a copy of the test.
 double Process::peak_kilobytes() const {
-  if (peak_kilobytes_ > 0) return peak_kilobytes_;
-#ifdef __APPLE__
-  return static_cast<double>(used_.ru_maxrss) / 1024;
-#else
-  return static_cast<double>(used_.ru_maxrss);
-#endif
+  double kilobytes = 0;
+  std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+  for (std::string word; !sanitized && status >> word;)
+    if (word == "VmHWM:") status >> kilobytes;
+  return kilobytes;
 }
 
-Echod::Echod(const std::vector<std::string>& options, rlim_t descriptors, const std::string& program)
-    : Process(with_free_port(options), descriptors, program) {
-  const std::string expected = "echod: listening on 127.0.0.1:";
-  std::string announcement;
-  do {  // with -v there are lines before it
-    announcement = line();
-    if (announcement.empty())
-      throw std::runtime_error((program.empty() ? "echod" : program) + " did not start, as a server");
-  } while (announcement.find(expected) == std::string::npos);
+Echod::Echod(Start start) : Process(on_free_port(std::move(start))) {
+  const std::string announcement = line_with("echod: listening on 127.0.0.1:");  // with -v there are lines before it
+  if (announcement.empty()) throw std::runtime_error("the server did not start");
   port_ = port_of(announcement);
 }
 
-int Echod::stop() {
-  signal(SIGTERM);
-  return wait();
-}
-
-Result run_echod(const std::vector<std::string>& arguments) {
-  Process process(arguments);
-  std::string output = process.output();
-  return {process.wait(), std::move(output)};
+Result run_echod(const std::vector<std::string>& options) {
+  Process process({.options = options});
+  const int status = process.wait();
+  return {status, process.output()};
 }

@@ -1,138 +1,185 @@
-// Server, with a linger span that a test can wait for. [E5] [C3]
+// Server: its limits of time, the stop, and stale events.
 #include "echod/server.hpp"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <optional>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "catch.hpp"
-#include "client.hpp"
+#include "servers.hpp"
 
 using namespace std::chrono_literals;
 
 namespace {
 
-/// A Server in a process of its own: it takes the signals over, and a kqueue is not inherited.
-class ServerProcess {
- public:
-  explicit ServerProcess(echod::Server::Spans spans) {
-    echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
-    const std::string address = listener.local_address();
-    port_ = port_of(address);
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    std::signal(SIGPIPE, SIG_IGN);
-    echod::EventLoop loop;
-    echod::Server server(loop, std::move(listener), spans);
-    loop.run([&server] { return server.after_batch(); });
-    _exit(0);
+/// Sends until the server has cut the connection off. Returns the errno of that.
+int send_until_cut_off(Client& client) {
+  try {
+    for (;; client.hears_within(1ms)) client.send("x");
+  } catch (const std::system_error& error) {
+    return error.code().value();
   }
-  ServerProcess(const ServerProcess&) = delete;
-  ~ServerProcess() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  std::uint16_t port() const { return port_; }
+}
 
- private:
-  std::uint16_t port_;
-  pid_t pid_;
-};
+struct kevent event_of(int ident, short filter) {
+  struct kevent event;
+  EV_SET(&event, static_cast<std::uintptr_t>(ident), filter, 0, 0, 1, nullptr);
+  return event;
+}
 
 }  // namespace
 
-TEST_CASE("[E5] a client that never stops sending after the empty line is cut off when its time is up") {
+TEST_CASE("a client that never stops sending after the empty line is cut off when its time is up", "[E5]") {
   const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("a\n\n");
   CHECK(client.receive_all() == "a\n");
-  CHECK_THROWS([&] {
-    for (;;) client.send("x");
-  }());
+  CHECK(send_until_cut_off(client) != 0);
 }
 
-TEST_CASE("[E5] one that stays silent is, too") {
+TEST_CASE("a client that stays silent after the empty line is cut off when its time is up", "[E5]") {
   const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("\n");
   CHECK(client.receive_all().empty());
-  CHECK_THROWS([&] {
-    for (;;) {
-      client.hears_within(10ms);
-      client.send("x");
-    }
-  }());
+  std::this_thread::sleep_for(400ms);
+  CHECK(send_until_cut_off(client) != 0);
 }
 
-TEST_CASE("[M6] a silent client is closed when its time is up, and its unfinished line dropped") {
+TEST_CASE("an idle client to which the server owes nothing has an orderly end", "[M6][E6]") {
+  const ServerProcess server({.idle = 200ms});
+  Client silent(server.port());
+  Client client(server.port());
+  CHECK(client.echoes("whole\n"));
+  CHECK(client.wait_for_end() == 0);
+  CHECK(silent.wait_for_end() == 0);
+}
+
+TEST_CASE("an idle client with an unfinished line is reset", "[M6][E6]") {
   const ServerProcess server({.idle = 200ms});
   Client client(server.port());
   client.send("whole\nunfinished");
-  CHECK(client.receive_all() == "whole\n");
+  CHECK(client.receive(6) == "whole\n");
+  CHECK(client.wait_for_end() == ECONNRESET);
 }
 
-TEST_CASE("[M6] a client that does not read is closed, too") {
-  const ServerProcess server({.idle = 200ms});
-  Client client(server.port(), "127.0.0.1", 32768);
-  CHECK_THROWS([&] {
-    for (;;) client.send(long_line);
-  }());
+TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
+  const ServerProcess server({.idle = 2s});
+  StuckClient client(server.port(), 20ms);
+  CHECK(client.breaks());
+  CHECK(client.wait_for_end() == ECONNRESET);
 }
 
-TEST_CASE("[M6] so is one that does not read after its empty line: that is not the linger yet") {
-  const ServerProcess server({.linger = std::chrono::hours(1), .idle = 200ms});
-  Client client(server.port(), "127.0.0.1", 32768);
-  client.send_until_stuck(long_line, 50ms);
-  CHECK_THROWS([&] {
-    for (;;) client.send("\n");
-  }());
+TEST_CASE("the idle limit, not the linger, holds for output that is pending after an empty line", "[M6][E6]") {
+  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
+  const int small = 4096;  // accepted sockets inherit it
+  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
+  const ServerProcess server({.linger = 1h, .idle = 500ms}, std::move(listener));
+  Client client(server.port(), "127.0.0.1", small);
+  server.signal(SIGSTOP);  // so that one read takes all
+  client.send(std::string(40'000, 'x') + "\n\n");
+  server.signal(SIGCONT);
+  CHECK(client.breaks());
+  CHECK(client.wait_for_end() == ECONNRESET);
 }
 
-TEST_CASE("[M6] bytes received give a client its time anew, whoever else is silent") {
+TEST_CASE("bytes received give a client its time again, and no other client", "[M6]") {
   const ServerProcess server({.idle = 2s});
   Client silent(server.port());
   Client active(server.port());
-  while (!silent.hears_within(50ms)) active.send("x");  // no line yet, so nothing comes back
+  while (!silent.hears_within(50ms)) active.send("x");  // an unfinished line, so nothing comes back
   CHECK(silent.receive_all().empty());
   for (int i = 0; i < 20; ++i) CHECK_FALSE((active.send("x"), active.hears_within(50ms)));
   active.send("\n");
   CHECK(active.receive(1) == "x");
 }
 
-TEST_CASE("[M6] so do bytes sent: a client may take longer in all, as long as it reads on") {
+TEST_CASE("bytes sent give a client its time again", "[M6]") {
   const ServerProcess server({.idle = 3s});
-  Client client(server.port(), "127.0.0.1", 32768);
-  const std::size_t sent = client.send_until_stuck(long_line, 100ms);
-  const std::size_t lines = sent / 1024 * 1024;
+  StuckClient client(server.port(), 20ms);
+  const std::size_t lines = client.sent() / StuckClient::line_size * StuckClient::line_size;
   std::this_thread::sleep_for(2s);
   CHECK(client.receive(lines).size() == lines);
   std::this_thread::sleep_for(2s);
   client.send("\n");
-  CHECK(client.receive_all().size() <= sent % 1024 + 1);
-  CHECK(client.wait_for_end() == 0);
+  CHECK(client.receive_all().size() <= StuckClient::line_size);
 }
 
-TEST_CASE("[M6] without a limit a silent client may stay") {
+TEST_CASE("without an idle limit a silent client may stay", "[M6]") {
   const ServerProcess server({});
   Client client(server.port());
   CHECK_FALSE(client.hears_within(500ms));
   CHECK(client.exchange("x") == "x");
 }
 
-TEST_CASE("[M4] the soft limit of descriptors is raised to the hard one") {
-  rlimit before{};
-  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
-  const rlimit low{64, before.rlim_max};
-  REQUIRE(::setrlimit(RLIMIT_NOFILE, &low) == 0);
-  echod::raise_descriptor_limit();
-  rlimit raised{};
-  REQUIRE(::getrlimit(RLIMIT_NOFILE, &raised) == 0);
-  CHECK(raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240));  // macOS: no more than its OPEN_MAX
+TEST_CASE("at a stop an idle client and a lingering one are closed at once", "[C3]") {
+  ServerProcess server({.linger = 1h});
+  Client idle(server.port());
+  CHECK(idle.echoes("line\n"));
+  Client lingering(server.port());
+  lingering.send("\n");
+  CHECK(lingering.wait_for_end() == 0);
+  server.signal(SIGTERM);
+  CHECK(server.wait() == 0);  // although both are still there
+  CHECK(idle.wait_for_end() == 0);
+}
+
+TEST_CASE("a second signal soon after the first is a duplicate", "[C3]") {
+  ServerProcess server({.linger = 1h, .duplicate = 1h});
+  StuckClient client(server.port());
+  for (const int number : {SIGTERM, SIGTERM, SIGINT, SIGHUP}) server.signal(number);
+  const std::string echo = client.receive_all();  // throws if it is reset
+  CHECK(client.has_sent(echo));
+  CHECK(echo.size() >= client.arrived());
+  client.close();
+  CHECK(server.wait() == 0);
+}
+
+TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
+  for (const int later : {SIGINT, SIGTERM, SIGHUP}) {
+    ServerProcess server({.linger = 1h, .duplicate = 0ms});
+    StuckClient client(server.port(), 100ms);
+    server.signal(SIGTERM);
+    wait_until_refused(server.port());
+    server.signal(later);
+    CHECK(server.wait() == 0);
+    CHECK(client.wait_for_end() == ECONNRESET);
+  }
+}
+
+TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3]") {
+  LocalServer local;
+  Client client(local.port);
+  const int next = ::dup(local.listener);  // the number that the accepted socket gets
+  ::close(next);
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  client.send("line\nheld");
+  pollfd entry{next, POLLIN, 0};
+  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
+  local.server.after_batch();
+  CHECK(client.receive_all() == "line\nheld");
+}
+
+TEST_CASE("an event of the listener may follow the signal to stop in one batch", "[C3]") {
+  LocalServer local;
+  Client client(local.port);
+  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  CHECK(local.server.after_batch() == std::nullopt);
+  CHECK(client.hears_within(patience));
+  CHECK_THROWS_AS(Client(local.port), std::system_error);
+}
+
+TEST_CASE("an event of a descriptor that is not a client's is an error of the program", "[M5]") {
+  LocalServer local;
+  CHECK_THROWS_AS(local.server.on_event(event_of(local.listener + 100, EVFILT_READ)), std::logic_error);
 }

@@ -38,12 +38,11 @@ struct Sessions::Session {
   enum class End { half_close, reset, close };
 
   int descriptor = -1;
-  std::uint16_t local_port = 0;
   std::string input;
   std::string expected;
   std::size_t sent = 0;
   std::size_t received = 0;
-  std::size_t complete = 0;  // so much of the input is complete lines
+  std::size_t complete = 0;  // bytes of the input that are complete lines
   std::size_t echo_of_complete = 0;
   bool patient = false;
   End end = End::half_close;
@@ -69,9 +68,6 @@ struct Sessions::Session {
     if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (descriptor < 0 || ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
       throw std::runtime_error(std::string("a client cannot connect: ") + std::strerror(errno));
-    socklen_t length = sizeof address;
-    ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length);
-    local_port = ntohs(address.sin_port);
     ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
     ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
   }
@@ -108,27 +104,28 @@ struct Sessions::Session {
     ::setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   }
 
-  /// Returns whether the session goes on.
-  bool step(Random& random, bool excused) {
-    // The server may close for good only upon an empty line, and keeps reading after that for longer than we send.
-    if (!half_closed && !send_some(random) && !excused) throw std::runtime_error("a client cannot send");
+  /// Whether the session goes on, is over, or was ended by a reset.
+  enum class Progress { goes_on, over, reset };
+
+  Progress step(Random& random) {
+    // The server closes first only upon an empty line, and then it keeps reading for longer than we send.
+    if (!half_closed && !send_some(random)) return Progress::reset;
     if (end != End::half_close && one_in(random, 30)) {
       if (end == End::reset) reset();
-      return false;
+      return Progress::over;
     }
     if (sent == input.size() && !half_closed && end == End::half_close && !waits_for_echo()) {
       half_closed = true;
-      if (::shutdown(descriptor, SHUT_WR) != 0 && !excused) throw std::runtime_error("a client cannot half-close");
+      if (::shutdown(descriptor, SHUT_WR) != 0) return Progress::reset;
     }
-    if (!reads || one_in(random, 4)) return true;
+    if (!reads || one_in(random, 4)) return Progress::goes_on;
     const ssize_t count = read_some(random);
-    if (count > 0 || (count < 0 && errno == EAGAIN)) return true;
-    if (excused) return false;
-    if (count < 0) throw std::runtime_error("a client was reset");
+    if (count > 0 || (count < 0 && errno == EAGAIN)) return Progress::goes_on;
+    if (count < 0) return Progress::reset;
     const bool all = received == expected.size();
     const bool may_end = half_closed || expected.size() < input.size();  // at its end, or an empty line
-    if (!all || !may_end) throw std::runtime_error("a client lost the end of its echo");
-    return false;
+    if (!all || !may_end) throw std::runtime_error("a client got an orderly end, but not all of its echo");
+    return Progress::over;
   }
 };
 
@@ -145,12 +142,11 @@ bool Sessions::step(std::uint64_t total) {
     ++started_;
   }
   std::erase_if(sessions_, [this](const std::unique_ptr<Session>& session) {
-    const bool goes_on = session->step(random_, excused_.contains(session->local_port));
-    if (!goes_on) {
-      bytes_ += session->received;
-      excused_.erase(session->local_port);
-    }
-    return !goes_on;
+    const Session::Progress progress = session->step(random_);
+    if (progress == Session::Progress::goes_on) return false;
+    bytes_ += session->received;
+    resets_ += progress == Session::Progress::reset;
+    return true;
   });
   return !sessions_.empty();
 }

@@ -10,6 +10,7 @@
 #include <iterator>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <string>
 
 #include "process.hpp"
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
     for (auto report = std::chrono::steady_clock::now() + std::chrono::minutes(1);
          std::chrono::steady_clock::now() < end;) {
       clients.step(std::numeric_limits<std::uint64_t>::max());
+      if (clients.resets() > 0) throw std::runtime_error("a client was reset");
       if (std::chrono::steady_clock::now() < report) continue;
       say();
       report += std::chrono::minutes(1);

@@ -1,91 +1,69 @@
 // Connection: one client, from accept to close.
 //
-//   echoing -- end of input (half-close) --> at_end -- all sent --> ended
-//   echoing -- an empty line --> closing -- all sent, shut down sending --> lingering -- the client closes --> ended
+//   echoing --end of input (half-close)--> at_end --all sent--> ended
+//   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering --the client closes--> ended
 //
-// When the server stops, one that is echoing goes to `closing` if it has output pending; all that have none are ended.
-// An error of its socket ends a Connection in any state; so does its owner when its time is up.
+// It waits either for input or for room to send. While bytes are unsent it does not read (back-pressure): a client that
+// does not read can soon not send either, so what we keep of it is bounded. Any error leads to `ended`.
 //
-// In each state a Connection waits either for input or for room to send, never both: one of its two filters is enabled.
-// While output is pending that is EVFILT_WRITE, and nothing more is read. So a client that does not read is not read
-// from either (back-pressure): its own send buffer fills, and we keep 112 KiB of its bytes at the most.
-//
-// It can meet a stale event, copied out before something earlier in the batch has ended it; on_event then does nothing.
+// Its destruction resets the connection, unless an orderly end was earned: all that the client sent was echoed, up to
+// an empty line. So a client can always tell a complete echo from a truncated one.
 #pragma once
 
-#include <chrono>
-#include <cstdint>
-#include <list>
-#include <string>
-#include <string_view>
+#include <sys/types.h>
+#include <sys/event.h>
 
-#include "echod/event_loop.hpp"
+#include <string>
+
 #include "echod/line_echo.hpp"
 #include "echod/socket.hpp"
 
 namespace echod {
-
-class Connection final : public EventHandler {
- public:
-  enum class State : std::uint8_t { echoing, at_end, closing, lingering, ended };
-
-  /// Whoever keeps the connections.
-  class Owner {
-   public:
-    /// Called after every event of `connection`, also the one that ends it, but not after that. `progress`: bytes were
-    /// received or sent. The owner must not destroy the connection before the batch is over.
-    virtual void after_event(Connection& connection, bool progress) = 0;
-
-   protected:
-    ~Owner() = default;
-  };
-
-  /// Starts to wait for input. Loop and owner must outlive the Connection. Throws std::system_error if the kqueue
-  /// cannot take it.
-  Connection(EventLoop& loop, Owner& owner, Socket socket);
-
-  /// Reads once or writes once, whichever it waits for.
-  void on_event(const struct kevent& event) override;
-
-  /// The server stops: nothing more is echoed, and what is held of an unfinished line is dropped. With output pending,
-  /// it goes on as after an empty line. Without, what the client has sent up to now is read, so that closing does not
-  /// take back what was sent to it, and it is ended. Not to be called once it has ended.
-  void stop();
-
-  /// Ends it, as it is; `reason` is for the trace. The descriptor stays open, and its number taken, until the
-  /// Connection is destroyed.
-  void end(const char* reason) noexcept;
-
-  State state() const noexcept { return state_; }
-  const Socket& socket() const noexcept { return socket_; }
-  /// Bytes sent back so far.
-  std::uint64_t echoed() const noexcept { return echoed_; }
-
-  /// The owner's notes: the list the connection is in, where, and since when.
-  struct Place {
-    std::list<Connection>* list = nullptr;
-    std::list<Connection>::iterator position;
-    std::chrono::steady_clock::time_point since;
-  };
-  Place place;
-
- private:
-  bool step();
-  bool receive();
-  bool discard();
-  bool send(std::string_view first, std::string_view second = {});
-  void all_sent();
-  void drain_input();
-  void watch_for(short filter);
-
-  EventLoop& loop_;
-  Owner& owner_;
-  Socket socket_;
-  short watched_ = EVFILT_READ;
-  State state_ = State::echoing;
-  LineEcho echo_;
-  std::string unsent_;
-  std::uint64_t echoed_ = 0;
+/// What a step did, in bytes. If the socket was not ready, nothing is moved. That is not an error.
+struct Moved {
+  std::size_t received = 0;
+  std::size_t sent = 0;
+  int error = 0;  // the errno that ended the connection; ENOMEM also without memory for what must be kept
+  [[nodiscard]] bool anything() const noexcept { return received + sent > 0; }
 };
 
+class Connection {
+ public:
+  enum class State : char { echoing, at_end, closing, lingering, ended };
+  Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
+
+  /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
+  /// space, larger than the longest line; connections can share one. Only for a connection that has not ended, like
+  /// stop() and expire().
+  Moved step(std::span<char> buffer) noexcept;
+  /// The server stops: does a step, and ends an idle connection. Further steps serve any other until its input is empty
+  /// (a read returns less than it could). Then the bytes of an unfinished line are sent, and it closes.
+  Moved stop(std::span<char> buffer) noexcept;
+  /// Its time is up: does a last step, unless it lingers. If nothing moves, ends it: orderly if no bytes are kept.
+  Moved expire(std::span<char> buffer) noexcept;
+  void end() noexcept { state_ = State::ended; }
+  [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
+
+  /// EVFILT_WRITE while bytes are unsent, otherwise EVFILT_READ.
+  [[nodiscard]] short waits_for() const noexcept { return unsent_ > 0 ? EVFILT_WRITE : EVFILT_READ; }
+  [[nodiscard]] State state() const noexcept { return state_; }
+  [[nodiscard]] int descriptor() const noexcept { return socket_.descriptor(); }
+  [[nodiscard]] std::size_t unsent() const noexcept { return unsent_; }
+  /// How many bytes of an unfinished line are kept.
+  [[nodiscard]] std::size_t held() const noexcept { return kept_.size() - unsent_; }
+
+ private:
+  void receive(std::span<char> buffer, Moved& moved);
+  void send_kept(Moved& moved) noexcept;
+  void discard(std::span<char> buffer, Moved& moved) noexcept;
+  std::size_t write(std::string_view bytes, Moved& moved) noexcept;
+  void all_sent() noexcept;
+
+  Socket socket_;
+  LineEcho echo_;
+  State state_ = State::echoing;
+  bool stopping_ = false;
+  std::size_t unsent_ = 0;  // bytes at the front of kept_
+  std::string kept_;        // what can be sent, then what is held
+};
 }  // namespace echod

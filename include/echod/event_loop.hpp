@@ -1,21 +1,15 @@
-// EventLoop: the kqueue, and the loop that waits on it.
+// EventLoop: owns the kqueue and runs the one kevent(2) poll loop.
 //
-// The model, in words of kqueue(2):
+// A kqueue is a kernel object that watches things for a process. Each watch is a knote, named by an ident (a descriptor
+// or a signal number) and a filter (EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL). kevent(2) waits, and then copies out a
+// batch: one event for each knote that is ready.
 //
-//   A kqueue is a kernel object that is asked to watch things. Each watch is a knote, named by an ident (what is
-//   watched: a descriptor, a signal's number, a timer's number of our choice) and a filter (what about it:
-//   EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL, EVFILT_TIMER). A knote carries a word of ours, udata, and brings it back
-//   with every event: here always the EventHandler to call.
+// Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a handler can read once
+// and return. The price: a filter whose events nobody acts on must be disabled, or the loop spins. (With EV_CLEAR a
+// handler has to read until EAGAIN, and one fast client keeps the others waiting.)
 //
-//   One call of kevent(2) waits and copies out a batch: what is ready now (256 at most), one event for each knote. The
-//   read and write filters are level-triggered, like poll(2): as long as there is something to read, every batch says
-//   so. A handler may thus do one step and return; but a filter whose event it does not act on has to be disabled.
-//
-//   Closing a descriptor takes its knotes out of the kqueue, but not the events already copied out. A handler can
-//   therefore be called, later in the batch, for something that an earlier handler has ended. So nothing is destroyed
-//   inside a batch: neither the handler, which would be called after its end, nor the descriptor, whose number
-//   would go to the next accepted connection. That waits for `after_batch`. (But for the listener, when
-//   the server stops: nothing is accepted after that, so its number goes to nobody.)
+// close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale event could reach a
+// handler that is gone, or a new socket with the same number. So nothing is closed or destroyed before after_batch().
 #pragma once
 
 #include <sys/types.h>
@@ -23,46 +17,44 @@
 #include <sys/event.h>
 
 #include <array>
-#include <cstdint>
-#include <functional>
+#include <chrono>
+#include <optional>
 
 namespace echod {
-
-/// Something that has events. It is registered by its address, hence cannot be copied.
-class EventHandler {
- public:
-  EventHandler() = default;
-  EventHandler(const EventHandler&) = delete;
-  EventHandler& operator=(const EventHandler&) = delete;
-
-  /// One event that was asked for; see struct kevent in kqueue(2). An exception ends EventLoop::run.
-  virtual void on_event(const struct kevent& event) = 0;
-
- protected:
-  ~EventHandler() = default;
-};
-
 class EventLoop {
  public:
-  /// Throws std::system_error if there is no kqueue to be had.
+  using Clock = std::chrono::steady_clock;
+
+  class Handler {
+   public:
+    /// Handles one event, as kevent(2) delivered it.
+    virtual void on_event(const struct kevent& event) = 0;
+    /// Called after each batch, and once before the first. Returns when to end the wait for the next batch
+    /// (time_point::max(): not before there is an event). With nullopt, run() returns.
+    virtual std::optional<Clock::time_point> after_batch() = 0;
+    virtual ~Handler() = default;
+  };
+
+  /// Throws std::system_error if kqueue(2) fails.
   EventLoop();
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  /// Adds a knote, or alters or deletes one: EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE, EV_ONESHOT. Takes effect at
-  /// once. The handler is not owned, and goes with every change, because every change overwrites udata.
-  /// `data` is what the filter takes: for EVFILT_TIMER the span in milliseconds.
-  /// Throws std::system_error, with kevent's errno, if the kernel refuses.
-  void change(std::uintptr_t ident, short filter, unsigned short flags, EventHandler& handler, std::int64_t data = 0);
+  /// Adds, deletes, enables or disables a knote (EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE), at once. Throws
+  /// std::system_error with the errno of kevent(2): ENOMEM without memory for the knote, ENOENT if there is none.
+  void change(int ident, short filter, unsigned short flags);
 
-  /// Waits for events and hands each to its handler, batch after batch. After each batch it calls `after_batch`,
-  /// and returns when that says false. Throws std::system_error if kevent fails, and what handlers throw.
-  void run(const std::function<bool()>& after_batch);
+  /// Enables one of EVFILT_READ and EVFILT_WRITE and disables the other. EVFILT_READ was added before. Throws like
+  /// change().
+  void wait_for(int descriptor, short filter);
+
+  /// Passes events to `handler` until after_batch() returns nullopt. Throws what the handler throws, and
+  /// std::system_error if kevent(2) fails.
+  void run(Handler& handler);
 
  private:
   int kqueue_;
   std::array<struct kevent, 256> batch_;
 };
-
 }  // namespace echod

@@ -1,42 +1,29 @@
-// LineEcho: the rules of the echo, bytes in, bytes out. No system call, hence easy to test.
+// LineEcho: decides which bytes are sent back and when a connection closes. Pure logic, no system calls.
 //
-// Every complete line goes out as it came. An incomplete one is held until its end arrives, unless it gets longer
-// than `max_line`: then it is passed on as it comes. An empty line, or one of white space only, closes. How the input
-// was split into pieces never matters.
+// Every complete line is sent back. An incomplete line waits for its newline; if it is too long to be held, it is sent
+// back as it arrives. A line that is empty, or white space only, closes the connection.
 #pragma once
 
 #include <cstddef>
-#include <string>
 #include <string_view>
 
 namespace echod {
-
 class LineEcho {
  public:
-  /// In bytes, line ending included: a longer line is not held to its end, and never counts as empty.
-  static constexpr std::size_t max_line = 65536;
+  /// `max_line`: in bytes, with the line ending. A longer line is not held, and never counts as empty.
+  explicit LineEcho(std::size_t max_line = 65536) noexcept : max_line_(max_line) {}
 
-  /// What is to be sent: `held`, bytes of earlier inputs, then `fresh`, the beginning of the input just given.
-  struct Output {
-    std::string held;
-    std::string_view fresh;
-    bool close = false;  // an empty line came: send this, then close
+  struct Result {
+    std::size_t ready;  // how many bytes, from the front of the input, to send
+    bool close;         // whether an empty line follows them
   };
 
-  /// Takes the next bytes of the client. `fresh` points into `input`. After `close`, everything is ignored.
-  Output feed(std::string_view input);
-
-  /// The input is at its end: returns the unterminated last line.
-  std::string finish();
-
-  /// The bytes held of an incomplete line: less than `max_line`. None held, no memory used.
-  std::size_t held() const noexcept { return held_.size(); }
+  /// `input`: the bytes that were not ready before, then the new ones. The caller holds what is not ready now, less
+  /// than `max_line` bytes, and puts it in front of the next input. After `close`, feed() must not be called again.
+  [[nodiscard]] Result feed(std::string_view input) noexcept;
 
  private:
-  std::string held_;      // of the current line
-  bool passing_ = false;  // the current line is too long to be held
-  bool blank_ = true;     // the current line is white space so far
-  bool closed_ = false;
+  std::size_t max_line_;
+  bool passing_ = false;  // the input continues a line that was too long to be held
 };
-
 }  // namespace echod

@@ -1,7 +1,5 @@
-// Socket: one TCP socket of POSIX, owned.
-//
-// Every Socket is non-blocking (a call that would have to wait fails with EAGAIN instead) and close-on-exec.
-// Calls that can fail in the course of business report as the system calls do, by their result and errno.
+// Socket: owns one TCP socket, close-on-exec and non-blocking: a call that would have to wait fails with EAGAIN. Errors
+// that belong to a server's ordinary work are reported like those of system calls, by the result and errno.
 #pragma once
 
 #include <sys/types.h>
@@ -13,57 +11,53 @@
 #include <utility>
 
 namespace echod {
-
 class Socket {
  public:
-  /// Owns nothing.
-  Socket() noexcept = default;
   /// Takes ownership of `descriptor`; -1 is none.
-  explicit Socket(int descriptor) noexcept : descriptor_(descriptor) {}
+  explicit Socket(int descriptor = -1) noexcept : descriptor_(descriptor) {}
   Socket(Socket&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
   Socket& operator=(Socket&& other) noexcept {
     std::swap(descriptor_, other.descriptor_);
     return *this;
   }
-  /// Closes the descriptor. With input unread this resets the connection (FreeBSD: when more arrives), and the peer may
-  /// lose what was written to it: see Connection for how to close without that.
+  /// Closes the descriptor and preserves errno. Resets an accepted connection, unless allow_orderly_end() was called.
   ~Socket();
 
-  /// A listening socket on the first of `host`'s addresses that can be bound (getaddrinfo(3)), with as long a queue
-  /// (backlog) as the kernel allows. Port 0 takes a free one. The accepted sockets inherit TCP_NODELAY and
-  /// SO_KEEPALIVE. Throws std::runtime_error whose what() names the address and the reason.
-  static Socket listen(const std::string& host, std::uint16_t port);
+  /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's largest backlog. Port
+  /// 0 picks a free port. Throws std::runtime_error whose what() names the address and the reason.
+  [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
 
-  /// Takes the next connection from the queue. An empty Socket and errno if there is none (EAGAIN) or it cannot be had.
-  /// accept(2)
-  Socket accept() const;
+  /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its client can tell when the
+  /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
+  /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
+  [[nodiscard]] Socket accept();
+  /// Whether an errno of accept() concerns only one client, so the next call can take the next. On Linux these are also
+  /// errors of the network.
+  [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
+  /// Whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
+  [[nodiscard]] bool descriptor_available() const noexcept;
 
-  /// Whether the process has a descriptor left for accept() to use. To be asked before: macOS takes the connection
-  /// from the queue first, and drops it if there is none. fcntl(2), F_DUPFD_CLOEXEC
-  bool descriptor_available() const noexcept;
+  /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of input. Returns -1
+  /// and sets errno if nothing is there (EAGAIN) or the connection is broken. Never fails with EINTR. read(2)
+  [[nodiscard]] ssize_t read(std::span<char> buffer);
+  /// Writes as much of `bytes` as the kernel takes and returns how much. Returns -1 and sets errno if that is nothing
+  /// (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must be ignored. write(2)
+  [[nodiscard]] ssize_t write(std::string_view bytes);
 
-  /// Reads what is there, at most `buffer.size()` bytes, which must not be 0, since a result of 0 is the end of input.
-  /// -1 and errno if nothing is there (EAGAIN) or the connection is broken; EINTR is not reported. read(2)
-  ssize_t read(std::span<char> buffer) const;
+  /// From now on shutdown and close send an orderly end-of-file (SO_LINGER {0, 0}). With input unread, close still
+  /// resets.
+  void allow_orderly_end() noexcept;
+  /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
+  void shut_down_sending() noexcept;
 
-  /// Writes what the kernel takes of `first`, which must not be empty, and then of `second`, and returns how much that
-  /// was: it may be less than all. -1 and errno if it takes nothing now (EAGAIN) or the connection is broken; EINTR is
-  /// not reported. SIGPIPE must be ignored. write(2), writev(2)
-  ssize_t write(std::string_view first, std::string_view second = {}) const;
+  /// As text, "127.0.0.1:8080" or "[::1]:8080"; "an unknown address" if the system does not know it.
+  [[nodiscard]] std::string local_address() const;
 
-  /// Ends the output: the peer reads what was written, then end-of-file; input still arrives. shutdown(2), SHUT_WR
-  void shut_down_sending() const noexcept;
-
-  /// In words, "127.0.0.1:8080" or "[::1]:8080"; "an unknown address" if the system does not tell (any more).
-  std::string local_address() const;
-  std::string peer_address() const;
-
-  /// Remains the Socket's: for registering with an EventLoop.
-  int descriptor() const noexcept { return descriptor_; }
+  /// The Socket still owns it.
+  [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   explicit operator bool() const noexcept { return descriptor_ >= 0; }
 
  private:
-  int descriptor_ = -1;
+  int descriptor_;
 };
-
 }  // namespace echod

@@ -2,11 +2,11 @@
 //
 //   echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [program | address port [pid]]
 //
-// Each of the connections sends so many lines at once (-p, in flight), each of so many bytes, newline included, waits
-// for all of them to come back, compares them, and starts again. Besides there are idle connections, which have sent
-// one line. The server is echod (as for the tests: the environment's ECHOD, else the one built here), or another
-// program that is started with `127.0.0.1 0` and prints `echod: listening on 127.0.0.1:PORT`; or one that runs already,
-// as process pid. Its CPU time is read from outside, where the system has clock_getcpuclockid(3).
+// Each connection sends -p lines at once, of -b bytes with the newline. It waits until all have come back, compares
+// them, and starts again. The idle connections (-i) have sent one line. The server is echod (the environment variable
+// ECHOD, otherwise the one that was built here); or another program that is started with `127.0.0.1 0` and prints
+// `echod: listening on 127.0.0.1:PORT`; or one that runs already, as process pid. Its CPU time is read from outside, on
+// systems that have clock_getcpuclockid(3).
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/resource.h>
@@ -16,12 +16,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <exception>
-#include <list>
+#include <deque>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -29,7 +29,7 @@
 
 #include "../process.hpp"
 #include "echod/event_loop.hpp"
-#include "echod/server.hpp"
+#include "echod/process.hpp"
 #include "echod/socket.hpp"
 #include "pinger.hpp"
 
@@ -45,7 +45,7 @@ struct Load {
   unsigned long seconds = 2;
 };
 
-/// What connections send, by turns: so they do not send what their neighbours send.
+/// The texts that connections send, in turn. Neighbours send different texts.
 std::vector<std::string> texts_of(const Load& load) {
   constexpr unsigned long letters = 26;
   std::vector<std::string> texts(std::min(letters, load.connections));
@@ -59,12 +59,28 @@ std::vector<std::string> texts_of(const Load& load) {
   return texts;
 }
 
-struct Stopwatch final : echod::EventHandler {
-  bool over = false;
-  void on_event(const struct kevent&) override { over = true; }
+/// Passes events to the pingers, until a time.
+class Run final : public echod::EventLoop::Handler {
+ public:
+  explicit Run(Clock::time_point end) : end_(end) {}
+
+  std::deque<Pinger> pingers;
+
+  void add(Pinger& pinger) {
+    by_descriptor_.resize(std::max(by_descriptor_.size(), static_cast<std::size_t>(pinger.descriptor()) + 1));
+    by_descriptor_[static_cast<std::size_t>(pinger.descriptor())] = &pinger;
+  }
+  void on_event(const struct kevent& event) override { by_descriptor_[event.ident]->on_event(event); }
+  std::optional<Clock::time_point> after_batch() override {
+    return Clock::now() < end_ ? std::optional(end_) : std::nullopt;
+  }
+
+ private:
+  Clock::time_point end_;
+  std::vector<Pinger*> by_descriptor_;
 };
 
-/// The CPU time of a process so far, in seconds; negative if the system does not tell.
+/// The CPU time of a process so far, in seconds; negative if it is not known.
 double cpu_of([[maybe_unused]] pid_t pid) {
 #if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
   clockid_t clock{};
@@ -75,35 +91,36 @@ double cpu_of([[maybe_unused]] pid_t pid) {
   return -1;
 }
 
-void greet(const echod::Socket& idler) {  // one line, and its echo: from then on it is idle
+/// One line and its echo. From then on the connection is idle.
+void greet(echod::Socket& idler) {
   constexpr timeval patience{10, 0};
   ::setsockopt(idler.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   ::fcntl(idler.descriptor(), F_SETFL, 0);
   char echo[2];
-  errno = 0;  // an end is no error
+  errno = 0;  // end-of-file does not set it
   if (idler.write("i\n") == 2 && ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) == 2) return;
   throw std::runtime_error(errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
                                            : "the server has closed an idle connection");
 }
 
-/// There is nothing to be read, and no end either.
+/// Whether there is neither input nor its end.
 bool still_open(const echod::Socket& idler) {
   char byte = 0;
   return ::recv(idler.descriptor(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-/// The server, if it is ours, has the same limit.
+/// A server that we start has the same limit.
 void check_descriptors(const Load& load) {
   constexpr unsigned long besides = 32;
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
       static_cast<rlim_t>(load.connections + load.idle + besides) > limit.rlim_cur)
-    throw std::runtime_error("that takes more descriptors than the " + std::to_string(limit.rlim_cur) +
-                             " there are (ulimit -n)");
+    throw std::runtime_error("this needs more descriptors than the limit of " + std::to_string(limit.rlim_cur) +
+                             " (ulimit -n)");
 }
 
-/// `times`: microseconds of the rounds; `unfinished`: of the longest that did not end; `cpu`: seconds of the server,
-/// negative if not known.
+/// `times` are the microseconds of the rounds, `unfinished` those of the longest round that did not end. `cpu` is in
+/// seconds, negative if it is not known.
 void report(const Load& load, std::vector<float> times, float unfinished, double seconds, double cpu) {
   std::sort(times.begin(), times.end());
   const auto share = [&](double of_all) {
@@ -117,7 +134,7 @@ void report(const Load& load, std::vector<float> times, float unfinished, double
   std::printf("\n");
 }
 
-void run(const Load& load, const std::string& address, const std::string& port, pid_t pid) {
+void measure(const Load& load, const std::string& address, const std::string& port, pid_t pid) {
   std::vector<echod::Socket> idlers;
   for (unsigned long i = 0; i < load.idle; ++i) greet(idlers.emplace_back(connect_to(address, port)));
   std::vector<echod::Socket> sockets;
@@ -127,21 +144,20 @@ void run(const Load& load, const std::string& address, const std::string& port, 
   times.reserve(1 << 22);
 
   echod::EventLoop loop;
-  Stopwatch stopwatch;
-  loop.change(0, EVFILT_TIMER, EV_ADD | EV_ONESHOT, stopwatch, static_cast<std::int64_t>(load.seconds) * 1000);
   const double cpu_before = cpu_of(pid);
   const Clock::time_point start = Clock::now();
-  std::list<Pinger> pingers;
+  Run run(start + std::chrono::seconds(load.seconds));
   for (echod::Socket& socket : sockets)
-    pingers.emplace_back(loop, std::move(socket), texts[pingers.size() % texts.size()], times);
-  loop.run([&] { return !stopwatch.over; });
+    run.add(run.pingers.emplace_back(loop, std::move(socket), texts[run.pingers.size() % texts.size()], times));
+  loop.run(run);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const double cpu = cpu_before < 0 ? -1 : cpu_of(pid) - cpu_before;
   float unfinished = 0;
-  for (const Pinger& pinger : pingers) unfinished = std::max(unfinished, pinger.waiting());
+  for (const Pinger& pinger : run.pingers) unfinished = std::max(unfinished, pinger.waiting());
 
-  // Whoever was left out must not go unnoticed, just because only what came back has been measured.
-  const auto starved = std::count_if(pingers.begin(), pingers.end(), [](const Pinger& p) { return p.rounds() == 0; });
+  // The times are those of rounds that ended, so they do not show a connection that got nothing.
+  const auto starved =
+      std::count_if(run.pingers.begin(), run.pingers.end(), [](const Pinger& pinger) { return pinger.rounds() == 0; });
   if (starved > 0)
     throw std::runtime_error(std::to_string(starved) + " of " + std::to_string(load.connections) +
                              " connections did not get all of their echo even once");
@@ -182,18 +198,17 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + optind, argv + argc);
   if (arguments.size() > 3) bad_usage();
   try {
-    std::signal(SIGPIPE, SIG_IGN);
-    echod::raise_descriptor_limit();
+    echod::prepare_process();
     check_descriptors(load);
     if (arguments.size() < 2) {
-      Echod server({}, 0, arguments.empty() ? "" : arguments[0]);
-      run(load, "127.0.0.1", std::to_string(server.port()), server.pid());
+      const Echod server({.program = arguments.empty() ? "" : arguments[0]});
+      measure(load, "127.0.0.1", std::to_string(server.port()), server.pid());
       return 0;
     }
     const pid_t pid = arguments.size() == 3 ? static_cast<pid_t>(number(arguments[2].c_str(), 1)) : 0;
     if (pid > 0 && cpu_of(pid) < 0) throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
-    if (number(arguments[1].c_str(), 1) > 65535) bad_usage();  // getaddrinfo would take it
-    run(load, arguments[0], arguments[1], pid);
+    if (number(arguments[1].c_str(), 1) > 65535) bad_usage();  // getaddrinfo accepts it
+    measure(load, arguments[0], arguments[1], pid);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "echobench: %s\n", error.what());

@@ -1,6 +1,7 @@
 #!/bin/sh
-# idle.sh [ECHOBENCH]: CPU per line of 50 busy connections among more and more idle ones, medians of five rounds, as a
-# table and as the chart for README. To be run at the top of the repository; needs some 10,000 descriptors (ulimit -n).
+# idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and as the
+# chart of README. Each number is the median of five rounds. Run it at the top of the repository. It needs about 10,000
+# descriptors (ulimit -n).
 set -eu
 bench=${1:-build/tests/bench/echobench}
 counts="0 1000 2000 4000 6000 9000"
@@ -30,7 +31,7 @@ cat <<CHART
 \`\`\`mermaid
 xychart-beta
     title "server CPU per line, in microseconds, of 50 busy connections"
-    x-axis "idle connections besides" [$(echo "$counts" | sed 's/ /, /g')]
+    x-axis "idle connections" [$(echo "$counts" | sed 's/ /, /g')]
     y-axis "us" 0 --> 10
     line [$values]
 \`\`\`

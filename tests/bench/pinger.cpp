@@ -41,7 +41,7 @@ echod::Socket connect_to(const std::string& address, const std::string& port) {
 
 Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times)
     : loop_(loop), socket_(std::move(socket)), text_(text), times_(times) {
-  loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_READ, EV_ADD, *this);
+  loop_.change(descriptor(), EVFILT_READ, EV_ADD);
   start();
 }
 
@@ -51,14 +51,14 @@ void Pinger::start() {
   send();
 }
 
-/// Input is waited for always, room for output only while something is left to be sent.
+/// Always waits for input, and for room to send only while bytes are unsent.
 void Pinger::send() {
   const ssize_t count = socket_.write(std::string_view(text_).substr(sent_));
   if (count < 0 && errno != EAGAIN) fail("write");
   sent_ += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
   const bool pending = sent_ < text_.size();
   if (pending == waits_to_send_) return;
-  loop_.change(static_cast<std::uintptr_t>(socket_.descriptor()), EVFILT_WRITE, pending ? EV_ADD : EV_DELETE, *this);
+  loop_.change(descriptor(), EVFILT_WRITE, pending ? EV_ADD : EV_DELETE);
   waits_to_send_ = pending;
 }
 

@@ -1,4 +1,4 @@
-// Pinger: one connection at work, and how EventLoop and Socket look from the side of a client.
+// Pinger: one busy connection. It shows EventLoop and Socket from the side of a client.
 #pragma once
 
 #include <chrono>
@@ -9,21 +9,22 @@
 #include "echod/event_loop.hpp"
 #include "echod/socket.hpp"
 
-/// To a server, over the first of its addresses that answers; non-blocking from then on. Throws std::runtime_error
-/// whose what() names the address and the reason.
+/// Connects to the first address of the server that answers; non-blocking from then on. Throws std::runtime_error whose
+/// what() names the address and the reason.
 echod::Socket connect_to(const std::string& address, const std::string& port);
 
-class Pinger final : public echod::EventHandler {
+class Pinger {
  public:
-  /// Sends `text` at once, waits until all of it has come back, and starts again, as long as the loop runs. How many
-  /// microseconds each round took is added to `times`. Loop, text and times must outlive it. Throws, here or out of the
-  /// loop, if the echo is another, or the connection ends.
+  /// Sends `text` at once, waits until all of it has come back, and starts again. Adds the microseconds of each round
+  /// to `times`. Loop, text and times must outlive it. Throws, here and in on_event, if the echo differs or the
+  /// connection ends.
   Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times);
 
-  void on_event(const struct kevent& event) override;
+  void on_event(const struct kevent& event);
 
+  int descriptor() const { return socket_.descriptor(); }
   unsigned long rounds() const { return rounds_; }
-  /// How long the round that is not over yet has taken so far, in microseconds.
+  /// How long the round in progress has taken so far, in microseconds.
   float waiting() const;
 
  private:

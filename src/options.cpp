@@ -1,0 +1,76 @@
+#include "echod/options.hpp"
+
+#include <getopt.h>
+#include <sysexits.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+namespace echod {
+namespace {
+constexpr const char* usage = "usage: echod [-hVv] [-t seconds] [address] [port]\n";
+constexpr const char* help =
+    "Sends every line back. An empty line closes the connection.\n\n"
+    "  address               where to listen: IPv4, IPv6 or a host name (default: 127.0.0.1)\n"
+    "  port                  0 to 65535; 0 picks a free port (default: 8080)\n"
+    "  -t, --timeout SECONDS close connections that have been idle that long, 1 to 86400\n"
+    "  -v, --verbose         show every event and what the server does\n"
+    "  -h, --help            print this text and exit\n"
+    "  -V, --version         print the version and exit\n";
+
+[[noreturn]] void bad_usage(const std::string& message) {
+  std::fprintf(stderr, "echod: %s\n%s", message.c_str(), usage);
+  std::exit(EX_USAGE);
+}
+
+[[noreturn]] void print_and_exit(const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) != EOF && std::fflush(stdout) == 0) std::exit(EXIT_SUCCESS);
+  std::fprintf(stderr, "echod: cannot write to standard output: %s\n", std::strerror(errno));
+  std::exit(EXIT_FAILURE);
+}
+
+/// getaddrinfo(3) accepts 99999 and " 80" silently, so numbers are parsed here.
+int parse_number(std::string_view text, int least, int most, const std::string& what) {
+  int number = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < least || number > most)
+    bad_usage(what + " must be a number from " + std::to_string(least) + " to " + std::to_string(most) + ": '" +
+              std::string(text) + "'");
+  return number;
+}
+}  // namespace
+
+Options parse_command_line(int argc, char** argv) {
+  static constexpr option long_options[] = {{"help", no_argument, nullptr, 'h'},
+                                            {"timeout", required_argument, nullptr, 't'},
+                                            {"verbose", no_argument, nullptr, 'v'},
+                                            {"version", no_argument, nullptr, 'V'},
+                                            {}};
+  Options options;
+  opterr = 0;  // getopt's own messages begin with the path of the program
+  for (int letter; (letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr)) != -1;) {
+    switch (letter) {
+      case 'h': print_and_exit(std::string(usage) + help);
+      case 'V': print_and_exit("echod " ECHOD_VERSION "\n");
+      case 't': options.idle = std::chrono::seconds(parse_number(optarg, 1, 86400, "the timeout")); break;
+      case 'v': options.verbose = true; break;
+      case ':': bad_usage("the timeout is missing");
+      default:
+        bad_usage("unknown option: " + (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
+    }
+  }
+  argv += optind;
+  argc -= optind;
+  if (argc > 2) bad_usage("too many arguments: '" + std::string(argv[2]) + "'");
+  const bool only_port = argc == 1 && std::string(argv[0]).find_first_not_of("0123456789") == std::string::npos;
+  if (argc > 0 && !only_port) options.address = argv[0];
+  if (options.address.empty()) bad_usage("the address is empty");
+  if (argc == 2 || only_port)
+    options.port = static_cast<std::uint16_t>(parse_number(argv[argc - 1], 0, 65535, "the port"));
+  return options;
+}
+}  // namespace echod

@@ -1,0 +1,62 @@
+#include "echod/process.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+#ifdef __FreeBSD__
+#include <sys/capsicum.h>
+#endif
+
+namespace echod {
+void prepare_process() noexcept {
+  int descriptor = 0;
+  do descriptor = ::open("/dev/null", O_RDWR);  // open(2) takes the lowest number that is free
+  while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
+
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    constexpr rlim_t open_max = 10240;  // of macOS, which before version 11 does not take an infinite hard limit
+    limit.rlim_cur = std::max(before, std::min(open_max, limit.rlim_max));
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+void enter_capability_mode() {
+#ifdef __FreeBSD__
+  if (::cap_enter() < 0 && errno != ENOSYS) throw std::system_error(errno, std::generic_category(), "cap_enter");
+#endif
+}
+
+std::string descriptor_limit_hint(const std::exception& error) {
+  const auto* const refused = dynamic_cast<const std::system_error*>(&error);
+  rlimit limit{};
+  if (refused == nullptr || refused->code().value() != EMFILE || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
+  return " (the limit is " + std::to_string(limit.rlim_cur) + ": see ulimit -n)";
+}
+
+void say(const char* format, ...) noexcept {
+  char line[512] = "echod: ";  // a pipe that poll(2) calls writable takes 512 bytes (_POSIX_PIPE_BUF)
+  constexpr std::size_t prefix = 7;
+  va_list arguments;
+  va_start(arguments, format);
+  const int length = std::vsnprintf(line + prefix, sizeof line - prefix, format, arguments);
+  va_end(arguments);
+  const std::size_t end = std::min(prefix + static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1);
+  line[end] = '\n';
+  pollfd error{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0 && ::write(STDERR_FILENO, line, end + 1) < 0) return;
+}
+}  // namespace echod

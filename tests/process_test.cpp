@@ -1,0 +1,119 @@
+// The process: descriptors, SIGPIPE, and what it says.
+#include "echod/process.hpp"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <string>
+
+#include "catch.hpp"
+
+using echod::say;
+
+namespace {
+
+/// Runs `check` in a child, after prepare_process(). Returns whether it returned true.
+template <typename Before, typename Check>
+bool in_child(Before before, Check check) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    before();
+    echod::prepare_process();
+    _exit(check() ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return status == 0;
+}
+
+/// Standard error is a pipe while this exists.
+struct StandardError {
+  int ends[2];
+  int saved = ::dup(STDERR_FILENO);
+
+  StandardError() {
+    REQUIRE(::pipe(ends) == 0);
+    ::dup2(ends[1], STDERR_FILENO);
+    ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  }
+  ~StandardError() {
+    ::dup2(saved, STDERR_FILENO);
+    for (const int descriptor : {saved, ends[0], ends[1]}) ::close(descriptor);
+  }
+  /// What is in the pipe.
+  std::string read() const {
+    std::string text(1 << 20, '\0');
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(ends[0], text.data(), text.size()), 0)));
+    return text;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the soft limit of descriptors is raised to the hard one", "[M4]") {
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(in_child(
+      [&] {
+        const rlimit low{64, before.rlim_max};
+        ::setrlimit(RLIMIT_NOFILE, &low);
+      },
+      [&] {
+        rlimit raised{};
+        ::getrlimit(RLIMIT_NOFILE, &raised);
+        return raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240);  // macOS: OPEN_MAX is certain to work
+      }));
+}
+
+TEST_CASE("standard descriptors that are closed are opened, and others stay as they are", "[C4]") {
+  for (const int closed : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    CHECK(in_child([&] { ::close(closed); },
+                   [&] { return ::fcntl(closed, F_GETFD) >= 0 && ::open("/", O_RDONLY) > STDERR_FILENO; }));
+  }
+  const int next = ::dup(STDERR_FILENO);  // the lowest number that is free
+  ::close(next);
+  CHECK(in_child(
+      [] {
+        for (int i = 0; i < 3; ++i) ::close(i);
+      },
+      [&] { return ::write(STDERR_FILENO, "x", 1) == 1 && ::open("/", O_RDONLY) == next; }));
+  const StandardError standard_error;
+  CHECK(in_child([] {}, [] { return ::write(STDERR_FILENO, "x", 1) == 1; }));
+  CHECK(standard_error.read() == "x");
+}
+
+TEST_CASE("SIGPIPE is ignored", "[M5]") {
+  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); }, [] { return std::signal(SIGPIPE, SIG_DFL) == SIG_IGN; }));
+}
+
+TEST_CASE("a line is said with the program's name", "[C4]") {
+  const StandardError standard_error;
+  say("connections: %d open", 1);
+  CHECK(standard_error.read() == "echod: connections: 1 open\n");
+}
+
+TEST_CASE("a long line is cut to 512 bytes and keeps its newline", "[C4]") {
+  const StandardError standard_error;
+  for (const std::size_t size : {503U, 504U, 505U, 5000U}) {
+    const std::string text(size, 'x');
+    say("%s", text.c_str());
+    CHECK(standard_error.read() == "echod: " + text.substr(0, 504) + "\n");
+  }
+}
+
+TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
+  const StandardError standard_error;
+  std::size_t before = 0;
+  ::fcntl(standard_error.ends[1], F_SETFL, O_NONBLOCK);
+  for (ssize_t count = 0; (count = ::write(standard_error.ends[1], std::string(4096, 'x').data(), 4096)) > 0;)
+    before += static_cast<std::size_t>(count);
+  ::fcntl(standard_error.ends[1], F_SETFL, 0);
+  say("this would wait");
+  CHECK(standard_error.read() == std::string(before, 'x'));
+  say("now there is room");
+  CHECK(standard_error.read() == "echod: now there is room\n");
+}

@@ -1,0 +1,91 @@
+// Servers with limits that a test can wait for, and the server's end of a connection.
+#pragma once
+
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "client.hpp"
+#include "echod/event_loop.hpp"
+#include "echod/line_echo.hpp"
+#include "echod/server.hpp"
+#include "echod/socket.hpp"
+#include "patience.hpp"
+
+inline std::uint16_t port_of(const echod::Socket& listener) { return port_of(listener.local_address()); }
+
+inline void wait_for_input(const echod::Socket& socket) {
+  pollfd entry{socket.descriptor(), POLLIN, 0};
+  if (::poll(&entry, 1, static_cast<int>(patience.count())) != 1) throw std::runtime_error("no input");
+}
+
+/// A connection: the client, and the socket that a server has of it.
+struct Pair {
+  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
+  Client client{port_of(listener)};
+  echod::Socket accepted = (wait_for_input(listener), listener.accept());
+};
+
+/// A Server on a loop in this process. It takes over the signals.
+struct LocalServer {
+  explicit LocalServer(echod::Limits limits = {}, echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
+      : listener(socket.descriptor()),
+        port(port_of(socket)),
+        server(loop, std::move(socket), echod::LineEcho(), limits) {}
+
+  int listener;  // the descriptor
+  std::uint16_t port;
+  echod::EventLoop loop;
+  echod::Server server;
+};
+
+/// A Server in a process of its own.
+class ServerProcess {
+ public:
+  explicit ServerProcess(echod::Limits limits, echod::Socket listener = echod::Socket::listen("127.0.0.1", 0))
+      : port_(port_of(listener)) {
+    int ready[2];
+    if (::pipe(ready) != 0 || (pid_ = ::fork()) < 0) throw std::runtime_error("no process for a server");
+    if (pid_ == 0) {
+      std::signal(SIGPIPE, SIG_IGN);
+      LocalServer local(limits, std::move(listener));
+      ::close(ready[1]);
+      local.loop.run(local.server);
+      _exit(0);
+    }
+    ::close(ready[1]);
+    char byte = 0;
+    while (::read(ready[0], &byte, 1) < 0 && errno == EINTR) {  // until it has taken over the signals
+    }
+    ::close(ready[0]);
+  }
+  ServerProcess(const ServerProcess&) = delete;
+  ~ServerProcess() {
+    if (pid_ <= 0) return;
+    signal(SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  void signal(int number) const { ::kill(pid_, number); }
+  /// Waits for its end. Returns 0 after a stop.
+  int wait() {
+    int status = -1;
+    for (const auto start = std::chrono::steady_clock::now(); ::waitpid(pid_, &status, WNOHANG) == 0; ::usleep(1000))
+      if (std::chrono::steady_clock::now() - start > patience) throw std::runtime_error("the server does not end");
+    pid_ = -1;
+    return status;
+  }
+  std::uint16_t port() const { return port_; }
+
+ private:
+  std::uint16_t port_;
+  pid_t pid_ = -1;
+};
