@@ -1,13 +1,15 @@
-// What kqueue promises: the rules that echod relies on, each as a small program, in an order to learn them in.
+// What kqueue promises: the rules that echod relies on, each as a small program. Read from top to bottom to learn them.
 //
-// Nothing here is of echod. Every case holds on macOS and FreeBSD as their kqueue(2) says, and on Linux for the adapter
-// in src/linux; where the systems differ, the case says so and asserts what is common.
+// Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in src/linux. Where the
+// systems differ, a case says so and checks what they have in common.
 #include <sys/types.h>
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,7 +26,7 @@
 namespace {
 
 #ifdef __linux__
-constexpr bool real_kqueue = false;  // the adapter on epoll: for descriptors, `data` is 1 and `fflags` 0
+constexpr bool real_kqueue = false;  // This adapter reports data 1 and fflags 0 for every descriptor.
 #else
 constexpr bool real_kqueue = true;
 #endif
@@ -60,7 +62,7 @@ struct Kqueue {
     return ::kevent(descriptor, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
   }
 
-  /// What is ready, with room for `room` events, waiting for `milliseconds` at the most.
+  /// Waits for events, at most `milliseconds`, with room for `room` of them.
   Events wait(int milliseconds, int room = 16) {
     Events events(static_cast<std::size_t>(room));
     const timespec time{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
@@ -69,7 +71,7 @@ struct Kqueue {
     events.resize(static_cast<std::size_t>(count));
     return events;
   }
-  /// Waits for as long as it takes. (On failure: a minute.)
+  /// Waits until something is ready. Only a failing test waits the whole minute.
   Events wait() { return wait(60'000); }
   Events ready_now() { return wait(0); }
 };
@@ -79,7 +81,7 @@ struct Pair {
   Descriptor second;
 };
 
-Pair pipe_pair() {  // first is the end to read from
+Pair pipe_pair() {  // `first` is the end to read from.
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   return {Descriptor(ends[0]), Descriptor(ends[1])};
@@ -104,7 +106,7 @@ struct Listener {
   }
 };
 
-Pair tcp_pair() {  // first is the one to be watched, non-blocking
+Pair tcp_pair() {  // `first` is non-blocking: the one to watch.
   const Listener listener;
   Descriptor client = listener.connect();
   Descriptor accepted(::accept(listener.descriptor, nullptr, nullptr));
@@ -122,7 +124,7 @@ std::string receive(int descriptor) {
   return {buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0))};
 }
 
-/// Fills a non-blocking socket, so that it cannot be written to until the other end reads.
+/// Fills the send buffer of a non-blocking socket, so that it is not ready for writing until the other end reads.
 void fill(int descriptor) {
   std::signal(SIGPIPE, SIG_IGN);
   const std::string much(1 << 16, 'x');
@@ -137,13 +139,32 @@ void reset(Descriptor& descriptor) {
   descriptor.close();
 }
 
+/// Looks at `ident` and `filter` only. On macOS, `flags` also holds the actions of the filter, such as EV_ADD.
 void check_one(const Events& events, std::intptr_t ident, short filter) {
   REQUIRE(events.size() == 1);
   CHECK(events[0].ident == static_cast<std::uintptr_t>(ident));
   CHECK(events[0].filter == filter);
 }
 
-/// Puts a `replacement` under the number of `old`, as the kernel does for the next descriptor after a close.
+/// Runs a signal handler ten times a second, so that a kevent call that waits ends with EINTR.
+class Interruptions {
+ public:
+  Interruptions() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    REQUIRE(::sigaction(SIGALRM, &action, nullptr) == 0);
+    const itimerval often{{0, 100'000}, {0, 100'000}};
+    REQUIRE(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
+  }
+  Interruptions(const Interruptions&) = delete;
+  Interruptions& operator=(const Interruptions&) = delete;
+  ~Interruptions() {
+    const itimerval never{};
+    ::setitimer(ITIMER_REAL, &never, nullptr);
+  }
+};
+
+/// Closes `old` and gives its number to `replacement`, as the kernel does for the next descriptor after a close.
 void reuse_number(Descriptor& old, Descriptor replacement) {
   const int number = old;
   old.close();
@@ -180,7 +201,7 @@ TEST_CASE("a socket with input is ready, and data is the number of bytes") {
   CHECK((events[0].flags & EV_EOF) == 0);
 }
 
-TEST_CASE("a listener with somebody in its queue is ready for EVFILT_READ, and data is how many") {
+TEST_CASE("a listener with connections in its queue is ready for EVFILT_READ, and data is their number") {
   const Listener listener;
   Kqueue kq;
   REQUIRE(kq.change(listener.descriptor, EVFILT_READ, EV_ADD) == 0);
@@ -204,7 +225,7 @@ TEST_CASE("read is level-triggered: what is not read is reported again, what is 
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("a filter added when its condition holds already reports it") {
+TEST_CASE("a filter that is added when its condition already holds reports it") {
   const auto [reader, writer] = pipe_pair();
   send(writer, "x");
   Kqueue kq;
@@ -214,7 +235,7 @@ TEST_CASE("a filter added when its condition holds already reports it") {
 
 // The end
 
-TEST_CASE("EV_EOF comes as soon as the peer has shut its side, with bytes still to be read") {
+TEST_CASE("EV_EOF comes as soon as the peer shuts down its sending side, with bytes still unread") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -226,7 +247,7 @@ TEST_CASE("EV_EOF comes as soon as the peer has shut its side, with bytes still 
   CHECK(receive(socket).empty());
 }
 
-TEST_CASE("EV_EOF stays, also when everything is read, until the filter goes") {
+TEST_CASE("EV_EOF is reported again and again, even when everything has been read") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -248,7 +269,7 @@ TEST_CASE("the end of a pipe is EV_EOF, too") {
   CHECK((events[0].flags & EV_EOF) != 0);
 }
 
-TEST_CASE("after a reset fflags has the error, and read fails with it") {
+TEST_CASE("after a reset fflags holds the error, and read fails with it") {
   auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -264,7 +285,7 @@ TEST_CASE("after a reset fflags has the error, and read fails with it") {
 
 // Writing
 
-TEST_CASE("a socket is ready for writing at once, and stays so") {
+TEST_CASE("a socket is ready for writing at once, and stays ready") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
@@ -272,13 +293,13 @@ TEST_CASE("a socket is ready for writing at once, and stays so") {
   check_one(kq.ready_now(), socket, EVFILT_WRITE);
 }
 
-TEST_CASE("it is not while its buffer is full, and is again when the peer has read") {
+TEST_CASE("a socket with a full buffer is not ready for writing until the peer reads") {
   const auto [socket, peer] = tcp_pair();
   fill(socket);
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
   Events events = kq.wait(100);
-  while (!events.empty()) {  // the kernels still move bytes from one side to the other
+  while (!events.empty()) {  // The kernel still moves bytes from one side to the other.
     fill(socket);
     events = kq.wait(100);
   }
@@ -286,7 +307,7 @@ TEST_CASE("it is not while its buffer is full, and is again when the peer has re
   check_one(kq.wait(), socket, EVFILT_WRITE);
 }
 
-TEST_CASE("after a reset the write filter is ready with EV_EOF, so that write can tell") {
+TEST_CASE("after a reset the write filter reports EV_EOF, and write fails") {
   auto [socket, peer] = tcp_pair();
   fill(socket);
   Kqueue kq;
@@ -298,7 +319,7 @@ TEST_CASE("after a reset the write filter is ready with EV_EOF, so that write ca
   CHECK(::write(socket, "x", 1) == -1);
 }
 
-// Filters of their own
+// Two filters of one descriptor
 
 TEST_CASE("two filters on one descriptor are two events, each with its own udata") {
   const auto [socket, peer] = tcp_pair();
@@ -317,12 +338,12 @@ TEST_CASE("two filters on one descriptor are two events, each with its own udata
   CHECK(events[0].filter != events[1].filter);
 }
 
-TEST_CASE("filters are numbers, not bits: EVFILT_WRITE and EVFILT_READ have bits in common") {
+TEST_CASE("filters are small negative numbers, not bit flags: EVFILT_WRITE and EVFILT_READ have bits in common") {
   CHECK((EVFILT_WRITE & EVFILT_READ) != 0);
   CHECK(EVFILT_READ < 0);
 }
 
-TEST_CASE("a disabled filter keeps silent, an enabled one speaks again") {
+TEST_CASE("a disabled filter reports nothing until it is enabled") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
@@ -333,7 +354,7 @@ TEST_CASE("a disabled filter keeps silent, an enabled one speaks again") {
   CHECK(kq.ready_now().size() == 1);
 }
 
-TEST_CASE("a disabled filter keeps silent about the end, too") {
+TEST_CASE("a disabled filter does not report a reset either") {
   auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD | EV_DISABLE) == 0);
@@ -343,7 +364,8 @@ TEST_CASE("a disabled filter keeps silent about the end, too") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
-TEST_CASE("EV_ADD leaves a disabled filter disabled") {  // the manuals read otherwise, the kernels do this
+// The manuals suggest otherwise.
+TEST_CASE("EV_ADD leaves a disabled filter disabled") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
@@ -353,7 +375,7 @@ TEST_CASE("EV_ADD leaves a disabled filter disabled") {  // the manuals read oth
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("to disable one filter of a descriptor is not to disable the other") {
+TEST_CASE("disabling one filter of a descriptor does not disable the other") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -363,7 +385,9 @@ TEST_CASE("to disable one filter of a descriptor is not to disable the other") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
-TEST_CASE("every change overwrites udata, EV_ENABLE and EV_DISABLE as well as EV_ADD") {
+// The trap: an EV_ENABLE without udata sets udata to null, and the next event arrives with null. So echod does not use
+// udata at all. It finds a client by its descriptor, which is the ident of the event.
+TEST_CASE("every change overwrites udata, EV_ENABLE as well as EV_ADD") {
   const auto [reader, writer] = pipe_pair();
   int one = 0;
   int other = 0;
@@ -377,7 +401,8 @@ TEST_CASE("every change overwrites udata, EV_ENABLE and EV_DISABLE as well as EV
   CHECK(kq.ready_now().at(0).udata == nullptr);
 }
 
-TEST_CASE("a one-shot filter is gone after its event") {
+#ifdef EV_ONESHOT  // The adapter does not have it.
+TEST_CASE("a one-shot filter is deleted after its event") {
   const auto [reader, writer] = pipe_pair();
   send(writer, "x");
   Kqueue kq;
@@ -386,10 +411,11 @@ TEST_CASE("a one-shot filter is gone after its event") {
   CHECK(kq.ready_now().empty());
   CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
 }
+#endif
 
-// What is gone
+// Filters that no longer exist
 
-TEST_CASE("a deleted filter is gone; to delete, enable or disable what is not there is ENOENT") {
+TEST_CASE("a deleted filter reports nothing; to delete, enable or disable it is ENOENT") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   send(writer, "x");
@@ -409,7 +435,7 @@ TEST_CASE("a closed descriptor cannot be watched") {
   CHECK(kq.change(number, EVFILT_READ, EV_ADD) == EBADF);
 }
 
-TEST_CASE("a closed descriptor takes its filters along") {
+TEST_CASE("closing a descriptor deletes its filters") {
   auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -419,7 +445,7 @@ TEST_CASE("a closed descriptor takes its filters along") {
   CHECK(kq.wait(50).empty());
 }
 
-TEST_CASE("its number's next owner inherits nothing: no filter, no udata, no disabled state") {
+TEST_CASE("the next owner of a descriptor number inherits no filter, no udata and no disabled state") {
   for (const bool disabled : {false, true}) {
     auto [socket, peer] = tcp_pair();
     auto [heir, heirs_peer] = tcp_pair();
@@ -455,7 +481,7 @@ TEST_CASE("a failed change with no room for events is -1 and errno") {
   CHECK(errno == ENOENT);
 }
 
-TEST_CASE("with room it is an EV_ERROR event with errno in data, and the changes after it are made") {
+TEST_CASE("a failed change with room for events is an EV_ERROR event with errno in data, and later changes are made") {
   const auto [reader, writer] = pipe_pair();
   const auto ident = static_cast<std::uintptr_t>(static_cast<int>(reader));
   send(writer, "x");
@@ -476,21 +502,25 @@ TEST_CASE("an unknown filter is EINVAL") {
   CHECK(kq.change(0, -99, EV_ADD) == EINVAL);
 }
 
-// Timers: FreeBSD may be late by some per cent, macOS puts timers together, and any machine may be slow.
+#ifdef EVFILT_TIMER  // The adapter does not have it.
 
-TEST_CASE("a one-shot timer fires once, after its milliseconds, and is gone") {
+// Timers. FreeBSD may be late by 5 %, macOS groups timers, and any machine may be slow. On macOS a one-shot timer that
+// is read late counts the intervals that passed, so data can be 2. There, every change except EV_DELETE restarts a
+// timer with the data of the change, so EV_ENABLE must repeat the data.
+
+TEST_CASE("a one-shot timer fires once, after its milliseconds, and is deleted") {
   Kqueue kq;
   const auto start = std::chrono::steady_clock::now();
   REQUIRE(kq.change(7, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 20) == 0);
   const Events events = kq.wait();
   check_one(events, 7, EVFILT_TIMER);
-  CHECK(events[0].data == 1);
+  CHECK(events[0].data >= 1);
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(19));
   CHECK(kq.wait(60).empty());
   CHECK(kq.change(7, EVFILT_TIMER, EV_DELETE) == ENOENT);
 }
 
-TEST_CASE("a periodic timer goes on, and data is how often it fired") {
+TEST_CASE("a periodic timer repeats, and data is how often it fired") {
   Kqueue kq;
   REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD, 10) == 0);
   CHECK(kq.wait().at(0).data >= 1);
@@ -499,14 +529,14 @@ TEST_CASE("a periodic timer goes on, and data is how often it fired") {
   CHECK(kq.wait().at(0).data > 1);
 }
 
-TEST_CASE("adding a timer again sets it anew") {
+TEST_CASE("adding a timer again restarts it") {
   Kqueue kq;
   REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 60'000) == 0);
   REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 1) == 0);
   check_one(kq.wait(10'000), 1, EVFILT_TIMER);
 }
 
-TEST_CASE("a timer's ident is a number of its own, it has nothing to do with descriptors") {
+TEST_CASE("the ident of a timer is any number, and has nothing to do with descriptors") {
   const auto [reader, writer] = pipe_pair();
   send(writer, "x");
   Kqueue kq;
@@ -517,9 +547,18 @@ TEST_CASE("a timer's ident is a number of its own, it has nothing to do with des
   CHECK(events[0].udata == &timer);
 }
 
-// Signals. Sent with kill(): macOS counts only those that are sent to the process.
+TEST_CASE("a timer ends a wait without a time-out") {
+  Kqueue kq;
+  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 30) == 0);
+  Event event;
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, nullptr) == 1);
+}
 
-TEST_CASE("a signal is an event although it is ignored") {
+#endif  // EVFILT_TIMER
+
+// Signals. The tests send them with kill(): macOS counts only signals that are sent to the process.
+
+TEST_CASE("a signal that is ignored is an event") {
   std::signal(SIGUSR1, SIG_IGN);
   Kqueue kq;
   REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
@@ -527,6 +566,7 @@ TEST_CASE("a signal is an event although it is ignored") {
   const Events events = kq.wait();
   check_one(events, SIGUSR1, EVFILT_SIGNAL);
   CHECK(events[0].data == 1);
+  CHECK((events[0].flags & EV_CLEAR) != 0);  // set by the kernel: the count starts again after each event
 }
 
 TEST_CASE("two signals before the next call are one event with data 2") {
@@ -541,7 +581,7 @@ TEST_CASE("two signals before the next call are one event with data 2") {
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("a signal of before it was watched is not seen, nor one after it is deleted") {
+TEST_CASE("a signal is not seen before EV_ADD, nor after EV_DELETE") {
   std::signal(SIGUSR1, SIG_IGN);
   ::kill(::getpid(), SIGUSR1);
   Kqueue kq;
@@ -554,29 +594,39 @@ TEST_CASE("a signal of before it was watched is not seen, nor one after it is de
 
 // The call itself
 
-TEST_CASE("a time-out of zero asks, one of some milliseconds waits, none at all waits for an event") {
+TEST_CASE("a time-out of zero does not wait, and a longer one does") {
   Kqueue kq;
   const auto start = std::chrono::steady_clock::now();
   CHECK(kq.ready_now().empty());
   CHECK(kq.wait(30).empty());
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(29));
-  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 30) == 0);
+}
+
+TEST_CASE("without a time-out kevent waits for an event") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const timespec pause{0, 50'000'000};
+    ::nanosleep(&pause, nullptr);
+    ::_exit(::write(writer, "x", 1) == 1 ? 0 : 1);
+  }
   Event event;
   CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, nullptr) == 1);
+  CHECK(::waitpid(child, nullptr, 0) == child);
 }
 
 TEST_CASE("a signal handler that runs ends the wait with EINTR") {
-  struct sigaction action {};
-  action.sa_handler = [](int) {};
-  REQUIRE(::sigaction(SIGALRM, &action, nullptr) == 0);
   Kqueue kq;
   Event event;
-  ::alarm(1);
+  const Interruptions interruptions;
   CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, nullptr) == -1);
   CHECK(errno == EINTR);
 }
 
-TEST_CASE("more events than room come one call after the other, none is forgotten") {
+TEST_CASE("events that find no room come in later calls, and none is lost") {
   std::vector<Pair> pipes;
   Kqueue kq;
   for (int i = 0; i < 5; ++i) {
@@ -594,7 +644,7 @@ TEST_CASE("more events than room come one call after the other, none is forgotte
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("with room for one event, two filters of one descriptor come one after the other") {
+TEST_CASE("with room for one event, disabling the filter that came first lets the other one come") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -607,6 +657,7 @@ TEST_CASE("with room for one event, two filters of one descriptor come one after
   check_one(kq.wait(60'000, 1), socket, first == EVFILT_READ ? EVFILT_WRITE : EVFILT_READ);
 }
 
+#ifndef __linux__  // With the adapter, a process has one kqueue at a time.
 TEST_CASE("two kqueues watch one descriptor, each with its own filters") {
   const auto [reader, writer] = pipe_pair();
   Kqueue one;
@@ -618,8 +669,9 @@ TEST_CASE("two kqueues watch one descriptor, each with its own filters") {
   CHECK(one.ready_now().size() == 1);
   CHECK(other.ready_now().empty());
 }
+#endif
 
-TEST_CASE("what is not a kqueue is EBADF or EINVAL") {
+TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
   const auto [reader, writer] = pipe_pair();
   const timespec none{};
   Event event;
@@ -627,7 +679,8 @@ TEST_CASE("what is not a kqueue is EBADF or EINVAL") {
   CHECK((errno == EBADF || errno == EINVAL));
 }
 
-TEST_CASE("close-on-exec can be set on a kqueue") {  // where it is not set from the start: FreeBSD before 15, macOS
+// macOS sets it from the start, and close-on-fork, too. FreeBSD before 15 does not.
+TEST_CASE("close-on-exec can be set on a kqueue") {
   Kqueue kq;
   REQUIRE(::fcntl(kq.descriptor, F_SETFD, FD_CLOEXEC) == 0);
   CHECK((::fcntl(kq.descriptor, F_GETFD) & FD_CLOEXEC) != 0);
