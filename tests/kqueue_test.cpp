@@ -15,8 +15,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <csignal>
 #include <ctime>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,6 +70,7 @@ struct Kqueue {
     const timespec time{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
     const int count = ::kevent(descriptor, nullptr, 0, events.data(), room, &time);
     REQUIRE(count >= 0);
+    REQUIRE(count <= room);
     events.resize(static_cast<std::size_t>(count));
     return events;
   }
@@ -427,12 +430,35 @@ TEST_CASE("a deleted filter reports nothing; to delete, enable or disable it is 
   CHECK(kq.change(reader, EVFILT_READ, EV_DISABLE) == ENOENT);
 }
 
+TEST_CASE("a deleted filter can be added again") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  send(writer, "x");
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD | EV_DISABLE) == 0);
+    REQUIRE(kq.change(reader, EVFILT_READ, EV_DELETE) == 0);
+  }
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  check_one(kq.ready_now(), reader, EVFILT_READ);
+}
+
+TEST_CASE("deleting one filter of a descriptor does not delete the other") {
+  const auto [socket, peer] = tcp_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
+  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
+  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_DELETE) == 0);
+  send(peer, "x");
+  check_one(kq.wait(), socket, EVFILT_READ);
+}
+
 TEST_CASE("a closed descriptor cannot be watched") {
   Kqueue kq;
   auto [reader, writer] = pipe_pair();
   const int number = reader;
   reader.close();
   CHECK(kq.change(number, EVFILT_READ, EV_ADD) == EBADF);
+  CHECK(kq.change(INT_MAX, EVFILT_READ, EV_ADD) == EBADF);
 }
 
 TEST_CASE("closing a descriptor deletes its filters") {
@@ -443,6 +469,24 @@ TEST_CASE("closing a descriptor deletes its filters") {
   send(peer, "x");
   socket.close();
   CHECK(kq.wait(50).empty());
+}
+
+TEST_CASE("a new kqueue has none of the filters of an earlier one") {
+  const auto [reader, writer] = pipe_pair();
+  std::signal(SIGUSR1, SIG_IGN);
+  send(writer, "x");
+  {
+    Kqueue earlier;
+    REQUIRE(earlier.change(reader, EVFILT_READ, EV_ADD) == 0);
+    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+    ::kill(::getpid(), SIGUSR1);
+  }
+  Kqueue kq;
+  CHECK(kq.ready_now().empty());
+  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
+  CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == ENOENT);
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  check_one(kq.ready_now(), reader, EVFILT_READ);
 }
 
 TEST_CASE("the next owner of a descriptor number inherits no filter, no udata and no disabled state") {
@@ -470,6 +514,17 @@ TEST_CASE("the next owner of a descriptor number inherits no filter, no udata an
   }
 }
 
+TEST_CASE("the next owner of a descriptor number can be watched at once") {
+  auto [socket, peer] = tcp_pair();
+  auto [heir, heirs_peer] = tcp_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
+  reuse_number(socket, std::move(heir));
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
+  send(heirs_peer, "x");
+  check_one(kq.wait(), socket, EVFILT_READ);
+}
+
 // Changes that fail
 
 TEST_CASE("a failed change with no room for events is -1 and errno") {
@@ -489,8 +544,9 @@ TEST_CASE("a failed change with room for events is an EV_ERROR event with errno 
   Event changes[2];
   EV_SET(&changes[0], ident, EVFILT_READ, EV_DELETE, 0, 0, nullptr);
   EV_SET(&changes[1], ident, EVFILT_READ, EV_ADD, 0, 0, nullptr);
-  Event result;
-  REQUIRE(::kevent(kq.descriptor, changes, 2, &result, 1, nullptr) == 1);
+  Event results[2];
+  REQUIRE(::kevent(kq.descriptor, changes, 2, results, 2, nullptr) == 1);
+  const Event& result = results[0];
   CHECK((result.flags & EV_ERROR) != 0);
   CHECK(result.data == ENOENT);
   CHECK(result.ident == ident);
@@ -501,6 +557,26 @@ TEST_CASE("an unknown filter is EINVAL") {
   Kqueue kq;
   CHECK(kq.change(0, -99, EV_ADD) == EINVAL);
 }
+
+#ifdef __linux__
+TEST_CASE("what the adapter does not have is EINVAL") {
+  constexpr short timer = -7;
+  constexpr unsigned short oneshot = 0x10;
+  const auto [reader, writer] = pipe_pair();
+  const Descriptor file(::open("/proc/self/exe", O_RDONLY));
+  Kqueue kq;
+  CHECK(kq.change(1, timer, EV_ADD) == EINVAL);
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | oneshot) == EINVAL);
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
+  CHECK(kq.change(file, EVFILT_READ, EV_ADD) == EINVAL);
+  CHECK(kq.change(SIGKILL, EVFILT_SIGNAL, EV_ADD) == EINVAL);
+  CHECK(kq.change(NSIG, EVFILT_SIGNAL, EV_ADD) == EINVAL);
+  Event change;
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0, nullptr);
+  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
+  CHECK(errno == EINVAL);
+}
+#endif
 
 #ifdef EVFILT_TIMER  // The adapter does not have it.
 
@@ -592,6 +668,102 @@ TEST_CASE("a signal is not seen before EV_ADD, nor after EV_DELETE") {
   CHECK(kq.ready_now().empty());
 }
 
+TEST_CASE("a blocked signal is seen, if it is sent after EV_ADD") {
+  std::signal(SIGUSR1, SIG_IGN);
+  sigset_t blocked;
+  sigset_t before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR1);
+  REQUIRE(::sigprocmask(SIG_BLOCK, &blocked, &before) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  CHECK(kq.ready_now().empty());
+  ::kill(::getpid(), SIGUSR1);
+  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
+  REQUIRE(::sigprocmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+TEST_CASE("signals that find no room come in later calls, each with its count and udata") {
+  const int numbers[] = {SIGHUP, SIGUSR1, SIGUSR2};
+  int udata[NSIG] = {};
+  Kqueue kq;
+  for (const int number : numbers) {
+    std::signal(number, SIG_IGN);
+    REQUIRE(kq.change(number, EVFILT_SIGNAL, EV_ADD, 0, &udata[number]) == 0);
+    ::kill(::getpid(), number);
+    ::kill(::getpid(), number);
+  }
+  for (int i = 0; i < 3; ++i) {
+    const Events events = kq.wait(10'000, 1);
+    REQUIRE(events.size() == 1);
+    CHECK(events[0].filter == EVFILT_SIGNAL);
+    CHECK(events[0].data == 2);
+    CHECK(events[0].udata == &udata[events[0].ident]);
+    udata[events[0].ident] += 1;
+  }
+  for (const int number : numbers) CHECK(udata[number] == 1);
+  CHECK(kq.ready_now().empty());
+}
+
+TEST_CASE("a signal whose filter is disabled does not end the wait, and is reported after EV_ENABLE") {
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DISABLE) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(kq.wait(50).empty());
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(49));
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ENABLE) == 0);
+  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
+}
+
+TEST_CASE("after EV_DELETE a signal does what it did before EV_ADD") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a new kqueue leaves a signal to the program after an earlier one watched it") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  { REQUIRE(Kqueue().change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0); }
+  const Kqueue kq;
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a signal that is ignored and watched is not blocked, and does not interrupt a read") {
+  std::signal(SIGUSR1, SIG_IGN);
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  sigset_t blocked;
+  REQUIRE(::sigprocmask(SIG_BLOCK, nullptr, &blocked) == 0);
+  CHECK(sigismember(&blocked, SIGUSR1) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const timespec pause{0, 100'000'000};
+    ::nanosleep(&pause, nullptr);
+    ::kill(::getppid(), SIGUSR1);
+    ::nanosleep(&pause, nullptr);
+    ::_exit(::write(writer, "x", 1) == 1 ? 0 : 1);
+  }
+  CHECK(receive(reader) == "x");
+  CHECK(::waitpid(child, nullptr, 0) == child);
+  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
+}
+
 // The call itself
 
 TEST_CASE("a time-out of zero does not wait, and a longer one does") {
@@ -600,6 +772,15 @@ TEST_CASE("a time-out of zero does not wait, and a longer one does") {
   CHECK(kq.ready_now().empty());
   CHECK(kq.wait(30).empty());
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(29));
+}
+
+TEST_CASE("a time-out that is not a whole number of milliseconds does not end early") {
+  Kqueue kq;
+  Event event;
+  const timespec time{0, 1'900'000};
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &time) == 0);
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::nanoseconds(time.tv_nsec));
 }
 
 TEST_CASE("without a time-out kevent waits for an event") {
@@ -644,6 +825,21 @@ TEST_CASE("events that find no room come in later calls, and none is lost") {
   CHECK(kq.ready_now().empty());
 }
 
+TEST_CASE("descriptors that stay ready are reported in turn if there is no room for all") {
+  std::vector<Pair> sockets;
+  Kqueue kq;
+  for (int i = 0; i < 4; ++i) {
+    sockets.push_back(tcp_pair());
+    send(sockets.back().second, "x");
+    REQUIRE(kq.change(sockets.back().first, EVFILT_READ, EV_ADD) == 0);
+    REQUIRE(kq.change(sockets.back().first, EVFILT_WRITE, EV_ADD) == 0);
+  }
+  std::set<std::uintptr_t> seen;
+  for (int i = 0; i < 1000 && seen.size() < sockets.size(); ++i)
+    for (const Event& event : kq.wait(60'000, 2)) seen.insert(event.ident);
+  CHECK(seen.size() == sockets.size());
+}
+
 TEST_CASE("with room for one event, disabling the filter that came first lets the other one come") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
@@ -673,9 +869,13 @@ TEST_CASE("two kqueues watch one descriptor, each with its own filters") {
 
 TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
   const auto [reader, writer] = pipe_pair();
+  const Kqueue kq;
   const timespec none{};
   Event event;
   CHECK(::kevent(reader, nullptr, 0, &event, 1, &none) == -1);
+  CHECK((errno == EBADF || errno == EINVAL));
+  EV_SET(&event, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 0, 0, nullptr);
+  CHECK(::kevent(reader, &event, 1, nullptr, 0, nullptr) == -1);
   CHECK((errno == EBADF || errno == EINVAL));
 }
 
@@ -684,4 +884,35 @@ TEST_CASE("close-on-exec can be set on a kqueue") {
   Kqueue kq;
   REQUIRE(::fcntl(kq.descriptor, F_SETFD, FD_CLOEXEC) == 0);
   CHECK((::fcntl(kq.descriptor, F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+TEST_CASE("a child process that opens a kqueue of its own does not disturb its parent's") {
+  std::signal(SIGUSR1, SIG_IGN);
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const timespec none{};
+    const timespec minute{60, 0};
+    const int own = ::kqueue();
+    Event events[4];
+    EV_SET(&events[0], SIGUSR1, EVFILT_SIGNAL, EV_ADD, 0, 0, nullptr);
+    if (::kevent(own, events, 1, nullptr, 0, nullptr) != 0) ::_exit(1);
+    if (::kevent(own, nullptr, 0, events, 4, &none) != 0) ::_exit(2);
+    ::kill(::getpid(), SIGUSR1);
+    if (::kevent(own, nullptr, 0, events, 4, &minute) != 1) ::_exit(3);
+    ::_exit(events[0].filter == EVFILT_SIGNAL && events[0].data == 1 ? 0 : 4);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  const Events events = kq.wait(10'000);
+  check_one(events, SIGUSR1, EVFILT_SIGNAL);
+  CHECK(events[0].data == 1);
+  send(writer, "x");
+  check_one(kq.wait(10'000), reader, EVFILT_READ);
 }
