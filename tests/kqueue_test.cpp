@@ -18,6 +18,7 @@
 #include <climits>
 #include <csignal>
 #include <ctime>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -781,6 +782,39 @@ TEST_CASE("a time-out that is not a whole number of milliseconds does not end ea
   const auto start = std::chrono::steady_clock::now();
   CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &time) == 0);
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::nanoseconds(time.tv_nsec));
+}
+
+TEST_CASE("a negative time-out, or tv_nsec of 1,000,000,000 or more, is EINVAL") {
+  Kqueue kq;
+  Event event;
+  for (const timespec time : {timespec{-1, 0}, timespec{0, -1}, timespec{0, 1'000'000'000}}) {
+    errno = 0;
+    CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &time) == -1);
+    CHECK(errno == EINVAL);
+  }
+}
+
+TEST_CASE("a time-out of 100 days returns at once if something is ready") {
+  const auto [reader, writer] = pipe_pair();
+  send(writer, "x");
+  Kqueue kq;
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  Event event;
+  const timespec days{8'640'000, 0};
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == 1);
+}
+
+TEST_CASE("a time-out of 50 days does not end early") {
+  Kqueue kq;
+  Event event;
+  const Interruptions interruptions;
+  timespec days{4'294'967, 296'000'000};  // 2^32 milliseconds
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
+  CHECK(errno == EINTR);
+  if (real_kqueue) return;  // macOS has an upper limit.
+  days.tv_sec = std::numeric_limits<std::time_t>::max();
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
+  CHECK(errno == EINTR);
 }
 
 TEST_CASE("without a time-out kevent waits for an event") {

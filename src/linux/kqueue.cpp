@@ -228,7 +228,9 @@ int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent*
 
   auto deadline = Clock::time_point::max();
   if (timeout != nullptr) {
-    deadline = Clock::now() + std::chrono::seconds(timeout->tv_sec) + std::chrono::nanoseconds(timeout->tv_nsec);
+    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000) return errno = EINVAL, -1;
+    const auto seconds = std::min<std::int64_t>(timeout->tv_sec, 1'000'000'000);  // More would overflow the clock.
+    deadline = Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(timeout->tv_nsec);
   }
   epoll_event ready[256];
   const int room = std::clamp(nevents / 2, 1, 256);  // Each can become two events.
