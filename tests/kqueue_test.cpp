@@ -453,6 +453,41 @@ TEST_CASE("deleting one filter of a descriptor does not delete the other") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
+TEST_CASE("EV_DELETE ignores fflags and data") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  Event change;
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 1, 5, nullptr);
+  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == 0);
+  send(writer, "x");
+  CHECK(kq.ready_now().empty());
+}
+
+TEST_CASE("EV_ADD with EV_DELETE deletes a filter that exists") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  send(writer, "x");
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_DELETE) == 0);
+  CHECK(kq.ready_now().empty());
+  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
+}
+
+// If the filter does not exist, the systems differ. FreeBSD adds it and ignores EV_DELETE. macOS ignores EV_ADD, and
+// the change fails with ENOENT. The adapter adds it and deletes it.
+TEST_CASE("EV_ADD with EV_DELETE on a new descriptor does not prevent a later EV_ADD") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  send(writer, "x");
+  const int error = kq.change(reader, EVFILT_READ, EV_ADD | EV_DELETE);
+  CHECK((error == 0 || error == ENOENT));
+  if (!real_kqueue) CHECK(error == 0);
+  if (!real_kqueue) CHECK(kq.ready_now().empty());
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  check_one(kq.ready_now(), reader, EVFILT_READ);
+}
+
 TEST_CASE("a closed descriptor cannot be watched") {
   Kqueue kq;
   auto [reader, writer] = pipe_pair();

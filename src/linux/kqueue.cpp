@@ -106,6 +106,7 @@ int change_descriptor(const struct kevent& change) {
     Descriptor next = now;
     const int refused = (change.filter == EVFILT_READ ? next.read : next.write).change(change);
     if (refused != 0) return refused;
+    if (!now.known() && !next.known()) return 0;
     const int operation = !now.known() ? EPOLL_CTL_ADD : next.known() ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
@@ -158,7 +159,7 @@ int change_signal(const struct kevent& change) {
 
 int make_change(const struct kevent& change) {
   if ((change.flags & ~(EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE)) != 0) return EINVAL;
-  if (change.fflags != 0) return EINVAL;
+  if (change.fflags != 0 && (change.flags & EV_DELETE) == 0) return EINVAL;
   switch (change.filter) {
     case EVFILT_READ:
     case EVFILT_WRITE: return change_descriptor(change);
