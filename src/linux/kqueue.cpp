@@ -7,11 +7,10 @@
 //   EVFILT_READ   enabled    udata = A   \___      EPOLLIN | EPOLLRDHUP | EPOLLOUT
 //   EVFILT_WRITE  enabled    udata = B   /
 //
-// close() removes a descriptor from epoll, but not from the table. The next change for that number finds out:
-// EPOLL_CTL_MOD fails with ENOENT if the number belongs to a new file. The knotes are then discarded, and the change is
-// made for the new file. This check needs the entry, so it stays while both filters are disabled. epoll reports
-// EPOLLHUP and EPOLLERR even with an empty mask. EPOLLONESHOT limits that to one wake-up, which kevent() does not
-// report.
+// close() removes a descriptor from epoll, but not from the table. The next change for that number finds out, because
+// EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded, and the change is made for the new
+// file. For this check the entry stays while both filters are disabled. epoll reports EPOLLHUP and EPOLLERR even with
+// an empty mask; EPOLLONESHOT limits that to one wake-up, which kevent() does not report.
 //
 // A signal handler counts each watched signal and wakes epoll_wait() through one eventfd.
 //
@@ -94,12 +93,15 @@ int control(int operation, int fd, std::uint32_t mask) {
 }
 
 int change_descriptor(const struct kevent& change) {
-  if (change.ident > INT_MAX || fcntl(static_cast<int>(change.ident), F_GETFD) < 0) return EBADF;
+  if (change.ident > INT_MAX) return EBADF;
   const int fd = static_cast<int>(change.ident);
-  try {
-    if (change.ident >= descriptors.size()) descriptors.resize(change.ident + 1);
-  } catch (const std::bad_alloc&) {
-    return ENOMEM;
+  if (change.ident >= descriptors.size()) {
+    if (fcntl(fd, F_GETFD) < 0) return EBADF;
+    try {
+      descriptors.resize(change.ident + 1);
+    } catch (const std::bad_alloc&) {
+      return ENOMEM;
+    }
   }
   Descriptor& now = descriptors[change.ident];
   for (;;) {
@@ -110,8 +112,8 @@ int change_descriptor(const struct kevent& change) {
     const int operation = !now.known() ? EPOLL_CTL_ADD : next.known() ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
+    if (error == ENOENT || error == EBADF) now = {};  // The descriptor that the table knew was closed.
     if (error != ENOENT) return error;
-    now = {};  // The descriptor that the table knew was closed, and this is a new one.
   }
 }
 
