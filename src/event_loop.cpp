@@ -29,17 +29,16 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
   struct kevent change;
   // udata stays null: every change overwrites it, so each would have to bring it. Server finds a client by `ident`.
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
-  // One change in a call, at once. In a list for later, a change could meet a new socket with the number of a closed
-  // one.
+  // One change per call, at once: later, it could meet a new socket with the number of a closed one.
   const int error = system::change(kqueue_, change) == 0 ? 0 : errno;
   trace::change(change, error);
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
-/// The other filter must not stay enabled. A read filter makes the loop spin while nobody reads, and a write filter
-/// while there is nothing to write, because a socket is nearly always ready for writing. The read filter is only
-/// disabled, because it comes back; with EV_ENABLE, because EV_ADD leaves a disabled filter disabled. The write filter
-/// is rare, so it is deleted.
+/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads, and a write filter
+/// while there is nothing to write, because a socket is nearly always ready for writing. The read filter comes back
+/// soon, so it is only disabled. EV_ENABLE is needed then, since EV_ADD leaves it disabled. The write filter is rare:
+/// it is deleted.
 void EventLoop::wait_for(int descriptor, short filter) {
   if (filter == EVFILT_WRITE) {
     change(descriptor, EVFILT_READ, EV_DISABLE);

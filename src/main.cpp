@@ -1,13 +1,10 @@
 // echod: a line echo server on kqueue(2).
 //
 // A Socket listens, an EventLoop waits on the kqueue, and a Server gives each client a LineEcho: it sends every line
-// back and closes the connection on an empty line. Calls go down (main, EventLoop, Server, Connection, LineEcho and
-// Socket), and results come back.
+// back and closes the connection on an empty line. Calls go down, and results come back.
 #include <cstdio>
 #include <cstdlib>
-#include <exception>
 #include <string>
-#include <utility>
 
 #include "echod/event_loop.hpp"
 #include "echod/line_echo.hpp"
@@ -23,13 +20,11 @@ int main(int argc, char** argv) {
   trace::on = options.verbose;
   try {
     prepare_process();
-
     Socket listener = Socket::listen(options.address, options.port);
     const std::string address = listener.local_address();
     EventLoop loop;
     Server server(loop, std::move(listener), LineEcho(), {.idle = options.idle});
     std::fprintf(stderr, "echod: listening on %s\n", address.c_str());
-
     enter_capability_mode();
     loop.run(server);  // until a signal to stop
     return EXIT_SUCCESS;

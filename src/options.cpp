@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <string_view>
 
 namespace echod {
 namespace {
@@ -34,12 +33,12 @@ constexpr const char* help =
 }
 
 /// getaddrinfo(3) accepts 99999 and " 80" silently, so numbers are parsed here.
-int parse_number(std::string_view text, int least, int most, const std::string& what) {
+int parse_number(const std::string& text, int least, int most, const std::string& what) {
   int number = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number < least || number > most)
-    bad_usage(what + " must be a number from " + std::to_string(least) + " to " + std::to_string(most) + ": '" +
-              std::string(text) + "'");
+    bad_usage(what + " must be a number from " + std::to_string(least) + " to " + std::to_string(most) + ": '" + text +
+              "'");
   return number;
 }
 }  // namespace

@@ -22,7 +22,6 @@ void prepare_process() noexcept {
   do descriptor = ::open("/dev/null", O_RDWR);  // open(2) takes the lowest number that is free
   while (descriptor >= 0 && descriptor <= STDERR_FILENO);
   if (descriptor >= 0) ::close(descriptor);
-
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);

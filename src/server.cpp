@@ -1,6 +1,5 @@
 #include "echod/server.hpp"
 
-#include <algorithm>
 #include <cinttypes>
 #include <csignal>
 #include <cstring>
@@ -53,19 +52,17 @@ void Server::on_event(const struct kevent& event) {
 
 void Server::on_signal(int number) {
   const Clients::Time now = EventLoop::Clock::now();
+  // timeout(1), npm and terminals send each signal twice.
+  const bool duplicate = stopping() && now < stop_by_ - limits_.linger + limits_.duplicate;
   if (number != SIGINT && number != SIGTERM && number != SIGHUP)
     say("connections: %zu open, %" PRIu64 " accepted; %" PRIu64 " bytes echoed%s", clients_.size(), accepted_, echoed_,
         paused() ? "; accepting paused" : "");
-  else if (!stopping())
-    stop_by_ = now + limits_.linger;
-  else if (now >=
-           stop_by_ - limits_.linger + limits_.duplicate)  // timeout(1), npm and terminals send each signal twice
-    stop_by_ = now;
+  else if (!duplicate)
+    stop_by_ = stopping() ? now : now + limits_.linger;
 }
 
 void Server::accept_clients() {
-  constexpr int most = 64;  // then it is the turn of the clients that are connected
-  for (int i = 0; i < most; ++i) {
+  for (int i = 0; i < 64; ++i) {  // then it is the turn of the clients that are connected
     // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and drops it without one.
     // (If the table of the whole system is full, ENFILE, it still does: F_DUPFD does not look there.)
     if (!listener_.descriptor_available()) return pause(errno);
@@ -162,6 +159,4 @@ void Server::close_due_clients() {
   // Only now, because the shortage is not over with the client that met it.
   if (const int reason = std::exchange(shortage_, 0); reason != 0 && listener_) pause(reason);
 }
-
-Clients::Time Server::next_deadline() const noexcept { return std::min({clients_.first_time(), retry_at_, stop_by_}); }
 }  // namespace echod

@@ -75,7 +75,7 @@ Socket Socket::accept() {
   if (!accepted && (errno == EBADF || errno == EFAULT || errno == EINVAL || errno == ENOTSOCK))
     throw std::system_error(errno, std::generic_category(), "accept");
   // The listener cannot hand SO_LINGER down: macOS turns an inherited time of 0 into 120 s. To set it fails there
-  // (EINVAL) if the client has already gone. That is no error of accept.
+  // (EINVAL) if the client has already gone. This is not an error of accept.
   if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(accepted))) {
     accepted = Socket();
     errno = ECONNABORTED;

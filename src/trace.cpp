@@ -31,11 +31,9 @@ bool trace::on = false;
 void trace::batch(int events) {
   if (on && events > 0) std::fprintf(stderr, "batch   events: %d\n", events);
 }
-
 void trace::event(const struct kevent& event) {
   if (on) print("event", event, static_cast<int>(event.fflags));  // with EV_EOF, fflags is the error of the socket
 }
-
 void trace::change(const struct kevent& change, int error) {
   if (on) print("change", change, error);
 }
@@ -47,7 +45,6 @@ void trace::step(const Connection& client, const Moved& moved) {
                moved.received, moved.sent, client.unsent(), client.held(), states[static_cast<int>(client.state())],
                because(moved.error).c_str());
 }
-
 void trace::action(int descriptor, const char* what) {
   if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);
 }

@@ -20,13 +20,11 @@ class Clients {
     if (descriptor >= places_.size()) places_.resize(descriptor + 1, order_.end());
     places_[descriptor] = order_.emplace(close_at, std::move(connection));
   }
-
   /// Returns nullptr if no connection has this descriptor.
   [[nodiscard]] Connection* find(int descriptor) noexcept {
     const bool known = static_cast<std::size_t>(descriptor) < places_.size() && place(descriptor) != order_.end();
     return known ? &place(descriptor)->second : nullptr;
   }
-
   /// Changes when to close a connection, O(log n). Allocates nothing, and does not move it in memory.
   void close_at(const Connection& connection, Time time) noexcept {
     auto node = order_.extract(place(connection.descriptor()));
@@ -43,7 +41,6 @@ class Clients {
     place(first().descriptor()) = order_.end();
     order_.erase(order_.begin());
   }
-
   [[nodiscard]] std::size_t size() const noexcept { return order_.size(); }
   /// Larger than the descriptor of any connection.
   [[nodiscard]] int descriptor_limit() const noexcept { return static_cast<int>(places_.size()); }
@@ -51,7 +48,6 @@ class Clients {
  private:
   using Order = std::multimap<Time, Connection>;
   Order::iterator& place(int descriptor) noexcept { return places_[static_cast<std::size_t>(descriptor)]; }
-
   Order order_;
   std::vector<Order::iterator> places_;  // by descriptor; order_.end() where there is no connection
 };

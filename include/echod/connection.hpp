@@ -33,8 +33,7 @@ class Connection {
   Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
 
   /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
-  /// space, larger than the longest line; connections can share one. Only for a connection that has not ended, like
-  /// stop() and expire().
+  /// space, larger than the longest line; connections can share one. Only for a connection that has not ended.
   Moved step(std::span<char> buffer) noexcept;
   /// The server stops: does a step, and ends an idle connection. Further steps serve any other until its input is empty
   /// (a read returns less than it could). Then the bytes of an unfinished line are sent, and it closes.

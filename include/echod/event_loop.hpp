@@ -24,7 +24,6 @@ namespace echod {
 class EventLoop {
  public:
   using Clock = std::chrono::steady_clock;
-
   class Handler {
    public:
     /// Handles one event, as kevent(2) delivered it.
@@ -45,12 +44,11 @@ class EventLoop {
   /// std::system_error with the errno of kevent(2): ENOMEM without memory for the knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables one of EVFILT_READ and EVFILT_WRITE and disables the other. EVFILT_READ was added before. Throws like
-  /// change().
+  /// Enables EVFILT_READ (which was added before) or EVFILT_WRITE, and not the other. Throws like change().
   void wait_for(int descriptor, short filter);
 
-  /// Passes events to `handler` until after_batch() returns nullopt. Throws what the handler throws, and
-  /// std::system_error if kevent(2) fails.
+  /// Passes events to `handler` until after_batch() returns nullopt. Throws what it throws, and system_error for
+  /// kevent(2).
   void run(Handler& handler);
 
  private:

@@ -1,7 +1,6 @@
-// LineEcho: decides which bytes are sent back and when a connection closes. Pure logic, no system calls.
-//
-// Every complete line is sent back. An incomplete line waits for its newline; if it is too long to be held, it is sent
-// back as it arrives. A line that is empty, or white space only, closes the connection.
+// LineEcho: decides which bytes are sent back and when a connection closes. No system calls. Complete lines are sent
+// back. An incomplete line waits for its newline, or passes through as it arrives if it is too long to be held. A line
+// that is empty, or white space only, closes the connection.
 #pragma once
 
 #include <cstddef>

@@ -10,8 +10,8 @@ namespace echod {
 /// to a client that has gone then fails with EPIPE.
 void prepare_process() noexcept;
 
-/// FreeBSD: enters capability mode, cap_enter(2). From then on the process can accept clients, but not open a file or
-/// look up a name. Does nothing on other systems, or if the kernel lacks it. Throws std::system_error.
+/// FreeBSD: enters capability mode, cap_enter(2), if the kernel has it. From then on the process can accept clients,
+/// but not open a file or look up a name. Throws std::system_error.
 void enter_capability_mode();
 
 /// Returns the limit of open descriptors as text if `error` says that it is too low (EMFILE), otherwise nothing.

@@ -1,16 +1,15 @@
-// Server: the listening socket, the clients and the signals. It decides which filter to wait for, when a connection has
-// to be closed, and when to accept no more.
+// Server: the listening socket, the clients and the signals. It decides which filter to wait for, and when to close.
 //
-// The next deadline of all is the time-out of kevent(2), which costs no system call. EVFILT_TIMER would cost one per
-// change, and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
+// The next deadline is the time-out of kevent(2). EVFILT_TIMER would cost a system call per change, and FreeBSD has
+// only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
 // Which events can be stale? None of a client: it waits for one filter, so a batch holds at most one event of it, and
 // nothing is closed inside a batch. But the listener's event can follow a signal to stop in the same batch. Therefore
 // the signal is only noted, and the listener is closed after the batch.
 #pragma once
 
+#include <algorithm>
 #include <array>
-#include <cstdint>
 
 #include "echod/clients.hpp"
 #include "echod/event_loop.hpp"
@@ -29,8 +28,7 @@ class Server final : public EventLoop::Handler {
  public:
   /// Serves the clients of `listener`, each with a copy of `echo`, while `loop` runs with this handler. SIGINT, SIGTERM
   /// and SIGHUP (unless it is ignored) stop it. SIGUSR1 and SIGINFO print a status line. SIGPIPE must be ignored.
-  /// `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no descriptor is free for a
-  /// client.
+  /// `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no client could be served.
   Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits);
 
   void on_event(const struct kevent& event) override;
@@ -47,7 +45,7 @@ class Server final : public EventLoop::Handler {
   void serve(Connection& client, Step step);
   void stop_listening();
   void close_due_clients();
-  [[nodiscard]] Clients::Time next_deadline() const noexcept;
+  [[nodiscard]] Clients::Time next_deadline() const { return std::min({clients_.first_time(), retry_at_, stop_by_}); }
   [[nodiscard]] bool stopping() const noexcept { return stop_by_ != Clients::never; }
   [[nodiscard]] bool paused() const noexcept { return retry_at_ != Clients::never; }
 

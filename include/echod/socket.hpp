@@ -31,8 +31,7 @@ class Socket {
   /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
   /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
   [[nodiscard]] Socket accept();
-  /// Whether an errno of accept() concerns only one client, so the next call can take the next. On Linux these are also
-  /// errors of the network.
+  /// Whether an errno of accept() concerns one client only. On Linux these can be errors of the network.
   [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
   /// Whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
@@ -44,16 +43,13 @@ class Socket {
   /// (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must be ignored. write(2)
   [[nodiscard]] ssize_t write(std::string_view bytes);
 
-  /// From now on shutdown and close send an orderly end-of-file (SO_LINGER {0, 0}). With input unread, close still
-  /// resets.
+  /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close still resets.
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
 
   /// As text, "127.0.0.1:8080" or "[::1]:8080"; "an unknown address" if the system does not know it.
   [[nodiscard]] std::string local_address() const;
-
-  /// The Socket still owns it.
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   explicit operator bool() const noexcept { return descriptor_ >= 0; }
 
