@@ -2,7 +2,11 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
+#include <deque>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -205,3 +209,55 @@ TEST_CASE("idle clients use no CPU, and neither does one that has caught up", "[
   CHECK(echod.stop() == 0);
   if (!sanitized) CHECK(echod.cpu_seconds() < 0.5);
 }
+
+TEST_CASE("however often accepting pauses, a line says so at most once per second", "[M4]") {
+  const auto start = std::chrono::steady_clock::now();
+  Echod echod({.descriptors = 16});
+  std::deque<Client> clients;
+  while (clients.size() < 32) clients.emplace_back(echod.port());
+  for (int i = 0; i < 200; ++i) {  // each that leaves ends a pause, and the next one in the queue begins another
+    CHECK(clients.front().echoes("a line\n"));
+    clients.pop_front();
+    clients.emplace_back(echod.port());
+  }
+  clients.clear();
+  CHECK(echod.stop() == 0);
+  const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::string output = echod.output();
+  const auto lines = std::count(output.begin(), output.end(), '\n');
+  CHECK(lines >= 1);
+  CHECK(static_cast<double>(lines) <= seconds + 1);
+}
+
+#ifdef __linux__
+TEST_CASE("without memory no client has an orderly end before its echo is complete", "[E6][M4]") {
+  if (sanitized) return;  // the sanitizer needs more address space
+  const std::string unfinished(50'000, 'x');
+  Echod echod({.memory = 8'000'000});
+  std::vector<std::optional<Client>> clients(300);
+  for (auto& client : clients) {
+    client.emplace(echod.port());
+    client->send("a line\n" + unfinished);
+  }
+  CHECK(echod.line() == std::string("echod: accepting paused: ") + std::strerror(ENOMEM));
+  int complete = 0;
+  int reset = 0;
+  for (auto& client : clients) {
+    try {
+      client->send("\n");
+      const bool all = client->receive(unfinished.size() + 8) == "a line\n" + unfinished + "\n";
+      CHECK(all);  // otherwise it was truncated by an orderly end
+      complete += all;
+    } catch (const std::system_error& error) {
+      const int number = error.code().value();
+      CHECK((number == ECONNRESET || number == EPIPE));
+      ++reset;
+    }
+    client.reset();  // its memory is available for the others
+  }
+  CHECK(complete > 0);
+  CHECK(reset > 0);
+  CHECK(Client(echod.port()).exchange("again\n") == "again\n");
+  CHECK(echod.stop() == 0);
+}
+#endif

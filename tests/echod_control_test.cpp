@@ -109,6 +109,40 @@ TEST_CASE("a failure to listen is one line with the address and the reason", "[C
   CHECK(begins(unknown.output, "echod: cannot listen on no-such-host.invalid:80: "));
 }
 
+TEST_CASE("an address that contains a port or brackets gets a hint", "[C6]") {
+  for (const char* const address : {"127.0.0.1:9090", "localhost:9090", "[::1]"}) {
+    const Result result = run_echod({address});
+    INFO(result.output);
+    CHECK(result.status == 1);
+    CHECK(begins(result.output, "echod: cannot listen on ["));
+    CHECK(contains(result.output, " (the address and the port are two arguments, without brackets)\n"));
+  }
+  CHECK_FALSE(contains(run_echod({"no-such-host.invalid"}).output, "two arguments"));
+}
+
+TEST_CASE("help that cannot be printed is an error", "[C6]") {
+  for (const char* const option : {"--help", "--version"})
+    CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
+}
+
+TEST_CASE("with any limit of descriptors the program serves a client or names the limit", "[C6][M4]") {
+  bool serves = false;
+  for (rlim_t limit = 4; limit < 20; ++limit) {  // with 3 the program's libraries cannot be loaded
+    Process echod({.options = {"127.0.0.1", "0"}, .descriptors = limit});
+    const std::string line = echod.line();
+    INFO(line);
+    serves = begins(line, "echod: listening on ");
+    if (serves) {
+      CHECK(Client(port_of(line)).exchange("a line\n") == "a line\n");
+    } else {
+      CHECK(contains(line, " (the limit is " + std::to_string(limit) + ": see ulimit -n)"));
+      CHECK(echod.output().empty());
+      CHECK(echod.wait() == 1);
+    }
+  }
+  CHECK(serves);
+}
+
 TEST_CASE("the timeout closes a silent client", "[C6][M6]") {
   for (const std::vector<std::string>& options :
        {std::vector<std::string>{"-t", "1"}, {"--timeout", "1"}, {"--timeout=1"}}) {
@@ -236,6 +270,16 @@ TEST_CASE("SIGUSR1, and SIGINFO where there is one, print a status line", "[C4]"
     echod.signal(number);
     CHECK(echod.line() == "echod: connections: 1 open, 2 accepted; 12 bytes echoed");
   }
+}
+
+TEST_CASE("status lines that nobody reads stop neither the server nor its end", "[C4]") {
+  Echod echod;
+  Client client(echod.port());
+  for (int i = 0; i < 3000; ++i) {  // more than a pipe takes
+    echod.signal(SIGUSR1);
+    REQUIRE(client.echoes("x\n"));
+  }
+  CHECK(echod.stop() == 0);
 }
 
 TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <string>
+#include <vector>
 
 #include "catch.hpp"
 #include "client.hpp"
@@ -117,4 +118,18 @@ TEST_CASE("the clients of a server that is killed are reset", "[E6]") {
   CHECK(echod.wait() == -SIGKILL);
   CHECK(halfway.wait_for_end() == ECONNRESET);
   CHECK(idle.wait_for_end() == ECONNRESET);
+}
+
+TEST_CASE("when a busy server is killed, each of 100 clients is reset", "[E6]") {
+  Echod echod;
+  std::vector<Client> clients;
+  for (int i = 0; i < 100; ++i) clients.emplace_back(echod.port());
+  const std::string some = lines(100'000);
+  for (Client& client : clients) {
+    client.send(some);
+    CHECK(client.receive(1000) == some.substr(0, 1000));
+  }
+  echod.signal(SIGKILL);
+  CHECK(echod.wait() == -SIGKILL);
+  for (Client& client : clients) CHECK(client.wait_for_end() == ECONNRESET);
 }

@@ -29,6 +29,8 @@ namespace {
   }
   const rlimit limit{start.descriptors, start.descriptors};
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit memory{start.memory, start.memory};
+  if (start.memory != 0) ::setrlimit(RLIMIT_AS, &memory);
   // An ignored signal stays ignored over exec: the tests ignore SIGPIPE, and nohup(1) ignores SIGHUP.
   for (const int number : {SIGPIPE, SIGHUP}) std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
   ::execv(argv[0], argv);

@@ -13,6 +13,7 @@
 struct Start {
   std::vector<std::string> options = {};  // an Echod appends its address and port
   rlim_t descriptors = 0;                 // if not 0: the limit of open descriptors, soft and hard
+  rlim_t memory = 0;                      // if not 0: the limit of its address space in bytes
   std::string program = {};               // if not empty: another program than echod
   int ignored = 0;                        // if not 0: a signal that is ignored from the start
   bool closed = false;                    // without standard input, output and error
