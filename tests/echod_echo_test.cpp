@@ -123,6 +123,7 @@ TEST_CASE("the clients of a server that is killed are reset", "[E6]") {
 TEST_CASE("when a busy server is killed, each of 100 clients is reset", "[E6]") {
   Echod echod;
   std::vector<Client> clients;
+  clients.reserve(100);
   for (int i = 0; i < 100; ++i) clients.emplace_back(echod.port());
   const std::string some = lines(100'000);
   for (Client& client : clients) {
