@@ -58,7 +58,7 @@ void Connection::receive(std::span<char> buffer, Moved& moved) {
     result.ready = input.size();
   }
 
-  // Send before keeping: without memory for the rest, the complete lines have been sent at least.
+  // Send before keeping: without memory for the rest, at least the kernel has the complete lines.
   const std::size_t sent = write(input.substr(0, result.ready), moved);
   if (moved.error != 0) return;
   const std::size_t end = state_ == State::echoing ? input.size() : result.ready;

@@ -1,7 +1,5 @@
-// echod: a line echo server on kqueue(2).
-//
-// A Socket listens, an EventLoop waits on the kqueue, and a Server gives each client a LineEcho: it sends every line
-// back and closes the connection on an empty line. Calls go down, and results come back.
+// echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a Server gives each
+// client a LineEcho, which sends every line back and closes on an empty line. Calls go down, and results come back.
 #include <cstdio>
 #include <cstdlib>
 #include <string>

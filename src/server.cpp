@@ -111,7 +111,7 @@ void Server::serve(Connection& client, Step step) {
   const Moved moved = (client.*step)(buffer_);
   echoed_ += moved.sent;
   trace::step(client, moved);
-  if (moved.error == ENOMEM) shortage_ = ENOMEM;
+  if (moved.error == ENOMEM || moved.error == ENOBUFS) shortage_ = moved.error;
   if (client.ended()) return clients_.close_at(client, Clients::at_once);
   try {
     if (client.waits_for() != waited_for) loop_.wait_for(client.descriptor(), client.waits_for());
@@ -121,9 +121,10 @@ void Server::serve(Connection& client, Step step) {
     return clients_.close_at(client, Clients::at_once);
   }
   const bool lingers = client.state() == Connection::State::lingering;
-  if (lingers && before != Connection::State::lingering)
-    clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
+  if (lingers && before != client.state()) clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
   if (!lingers && limits_.idle && moved.anything()) clients_.close_at(client, EventLoop::Clock::now() + *limits_.idle);
+  // At a stop, a client whose input is empty has no more events. So it has a step in each batch until it lingers.
+  if (drains(client)) clients_.close_at(client, EventLoop::Clock::now());
 }
 
 std::optional<Clients::Time> Server::after_batch() {
@@ -148,7 +149,7 @@ void Server::close_due_clients() {
   while (clients_.size() > 0 && std::min(clients_.first_time(), stop_by_) <= now) {
     Connection& client = clients_.first();
     if (!client.ended() && now < stop_by_) {
-      serve(client, &Connection::expire);
+      serve(client, drains(client) ? &Connection::step : &Connection::expire);
       continue;
     }
     trace::action(client.descriptor(), "closed");

@@ -35,8 +35,9 @@ Socket listen_on(const addrinfo& address) {
       socket && set_descriptor_flags(socket) &&
       set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&  // restart although old connections are in TIME_WAIT
       (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) &&
-      // Accepted sockets inherit these two. On macOS, to set them there fails if the client has already gone.
+      // Accepted sockets inherit these. On macOS, to set them there fails if the client has already gone.
       set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
+      set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1) &&  // urgent data are input, too
       ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
       ::listen(socket.descriptor(), INT_MAX) == 0;  // every system reduces this to its own limit
   return listens ? std::move(socket) : Socket();

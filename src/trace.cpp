@@ -12,8 +12,6 @@ constexpr std::pair<int, const char*> flag_names[] = {{EV_ADD, "EV_ADD"},       
                                                       {EV_ENABLE, "EV_ENABLE"}, {EV_DISABLE, "EV_DISABLE"},
                                                       {EV_CLEAR, "EV_CLEAR"},   {EV_EOF, "EV_EOF"}};
 
-std::string because(int error) { return error == 0 ? "" : std::string(": ") + std::strerror(error); }
-
 void print(const char* what, const struct kevent& kev, int error) {
   const bool signal = kev.filter == EVFILT_SIGNAL;
   const std::string subject = (signal ? "signal " : "fd ") + std::to_string(kev.ident);
@@ -21,8 +19,9 @@ void print(const char* what, const struct kevent& kev, int error) {
   std::string flags;
   for (const auto& [value, name] : flag_names)
     if ((kev.flags & value) != 0) flags.append(flags.empty() ? "" : "|").append(name);
-  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s\n", what, subject.c_str(), filter,
-               flags.empty() ? "-" : flags.c_str(), static_cast<long long>(kev.data), because(error).c_str());
+  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s%s\n", what, subject.c_str(), filter,
+               flags.empty() ? "-" : flags.c_str(), static_cast<long long>(kev.data), error == 0 ? "" : ": ",
+               error == 0 ? "" : std::strerror(error));
 }
 }  // namespace
 
@@ -41,9 +40,9 @@ void trace::change(const struct kevent& change, int error) {
 void trace::step(const Connection& client, const Moved& moved) {
   static constexpr const char* states[] = {"echoing", "at_end", "closing", "lingering", "ended"};
   if (!on) return;
-  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s\n", client.descriptor(),
+  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s%s\n", client.descriptor(),
                moved.received, moved.sent, client.unsent(), client.held(), states[static_cast<int>(client.state())],
-               because(moved.error).c_str());
+               moved.error == 0 ? "" : ": ", moved.error == 0 ? "" : std::strerror(moved.error));
 }
 void trace::action(int descriptor, const char* what) {
   if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);

@@ -96,6 +96,7 @@ TEST_CASE("an accepted socket has the listener's options", "[M5]") {
   const Pair pair;
   CHECK(option_of(pair.accepted, IPPROTO_TCP, TCP_NODELAY) != 0);
   CHECK(option_of(pair.accepted, SOL_SOCKET, SO_KEEPALIVE) != 0);
+  CHECK(option_of(pair.accepted, SOL_SOCKET, SO_OOBINLINE) != 0);
 }
 
 TEST_CASE("closing an accepted socket resets the connection", "[E6]") {

@@ -36,7 +36,6 @@ class Server final : public EventLoop::Handler {
 
  private:
   using Step = Moved (Connection::*)(std::span<char>) noexcept;
-
   void on_signal(int number);
   void accept_clients();
   bool admit(Socket socket);
@@ -47,6 +46,9 @@ class Server final : public EventLoop::Handler {
   void close_due_clients();
   [[nodiscard]] Clients::Time next_deadline() const { return std::min({clients_.first_time(), retry_at_, stop_by_}); }
   [[nodiscard]] bool stopping() const noexcept { return stop_by_ != Clients::never; }
+  [[nodiscard]] bool drains(const Connection& client) const noexcept {
+    return stopping() && client.state() == Connection::State::echoing && client.waits_for() == EVFILT_READ;
+  }
   [[nodiscard]] bool paused() const noexcept { return retry_at_ != Clients::never; }
 
   EventLoop& loop_;
@@ -55,11 +57,10 @@ class Server final : public EventLoop::Handler {
   const Limits limits_;
   Clients clients_;
   std::array<char, std::size_t{112} * 1024> buffer_;  // all connections share it: they do one step at a time
-
-  int shortage_ = 0;                         // the errno that a client met for lack of memory or of a knote
-  Clients::Time retry_at_ = Clients::never;  // when a pause of the listener ends
-  Clients::Time say_at_ = Clients::at_once;  // when to say again that it pauses
-  Clients::Time stop_by_ = Clients::never;   // when to cut off the remaining clients
+  int shortage_ = 0;                                  // the errno that a client met for lack of memory or of a knote
+  Clients::Time retry_at_ = Clients::never;           // when a pause of the listener ends
+  Clients::Time say_at_ = Clients::at_once;           // when to say again that it pauses
+  Clients::Time stop_by_ = Clients::never;            // when to cut off the remaining clients
   std::uint64_t accepted_ = 0;
   std::uint64_t echoed_ = 0;  // bytes
 };
