@@ -78,8 +78,7 @@ bool Server::admit(Socket socket) {
   try {
     trace::action(socket.descriptor(), "accepted");
     loop_.change(socket.descriptor(), EVFILT_READ, EV_ADD);
-    clients_.add(Connection(std::move(socket), echo_),
-                 limits_.idle ? EventLoop::Clock::now() + *limits_.idle : Clients::never);
+    clients_.add(Connection(std::move(socket), echo_), idle_time());
   } catch (const std::exception& error) {
     shortage_ = reason_of(error);
     return false;
@@ -120,11 +119,13 @@ void Server::serve(Connection& client, Step step) {
     client.end();
     return clients_.close_at(client, Clients::at_once);
   }
-  const bool lingers = client.state() == Connection::State::lingering;
-  if (lingers && before != client.state()) clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
-  if (!lingers && limits_.idle && moved.anything()) clients_.close_at(client, EventLoop::Clock::now() + *limits_.idle);
-  // At a stop, a client whose input is empty has no more events. So it has a step in each batch until it lingers.
-  if (drains(client)) clients_.close_at(client, EventLoop::Clock::now());
+  if (client.state() == Connection::State::lingering) {
+    if (before != client.state()) clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
+  } else if (drains(client)) {
+    clients_.close_at(client, EventLoop::Clock::now());  // its input may be empty, so no event may come
+  } else if (stopping() || (limits_.idle && moved.anything())) {
+    clients_.close_at(client, idle_time());
+  }
 }
 
 std::optional<Clients::Time> Server::after_batch() {

@@ -30,7 +30,6 @@ class Server final : public EventLoop::Handler {
   /// and SIGHUP (unless it is ignored) stop it. SIGUSR1 and SIGINFO print a status line. SIGPIPE must be ignored.
   /// `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no client could be served.
   Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits);
-
   void on_event(const struct kevent& event) override;
   std::optional<Clients::Time> after_batch() override;
 
@@ -46,11 +45,14 @@ class Server final : public EventLoop::Handler {
   void close_due_clients();
   [[nodiscard]] Clients::Time next_deadline() const { return std::min({clients_.first_time(), retry_at_, stop_by_}); }
   [[nodiscard]] bool stopping() const noexcept { return stop_by_ != Clients::never; }
+  [[nodiscard]] Clients::Time idle_time() const {
+    return limits_.idle ? EventLoop::Clock::now() + *limits_.idle : Clients::never;
+  }
+  /// At a stop, such a client has a step in each batch until its input is found empty.
   [[nodiscard]] bool drains(const Connection& client) const noexcept {
     return stopping() && client.state() == Connection::State::echoing && client.waits_for() == EVFILT_READ;
   }
   [[nodiscard]] bool paused() const noexcept { return retry_at_ != Clients::never; }
-
   EventLoop& loop_;
   Socket listener_;
   const LineEcho echo_;

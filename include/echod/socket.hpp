@@ -26,7 +26,6 @@ class Socket {
   /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's largest backlog. Port
   /// 0 picks a free port. Throws std::runtime_error whose what() names the address and the reason.
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
-
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its client can tell when the
   /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
   /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
@@ -42,12 +41,10 @@ class Socket {
   /// Writes as much of `bytes` as the kernel takes and returns how much. Returns -1 and sets errno if that is nothing
   /// (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must be ignored. write(2)
   [[nodiscard]] ssize_t write(std::string_view bytes);
-
   /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close still resets.
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
-
   /// As text, "127.0.0.1:8080" or "[::1]:8080"; "an unknown address" if the system does not know it.
   [[nodiscard]] std::string local_address() const;
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
