@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "patience.hpp"
+#include "transcript.hpp"
 
 namespace {
 
@@ -35,6 +36,11 @@ socklen_t fill_address(sockaddr_storage& storage, const char* host, std::uint16_
   return sizeof *v6;
 }
 
+std::string next_name() {
+  static int clients = 0;
+  return "client " + std::to_string(++clients);
+}
+
 /// A line that begins with its number, so that a missing or repeated one is noticed.
 std::string numbered_line(std::size_t number) {
   std::string line = std::to_string(number);
@@ -44,7 +50,7 @@ std::string numbered_line(std::size_t number) {
 
 }  // namespace
 
-Client::Client(std::uint16_t port, const char* host, int buffer) {
+Client::Client(std::uint16_t port, const char* host, int buffer) : name_(next_name()) {
   std::signal(SIGPIPE, SIG_IGN);
   sockaddr_storage address{};
   const socklen_t length = fill_address(address, host, port);
@@ -60,13 +66,14 @@ Client::Client(std::uint16_t port, const char* host, int buffer) {
   socklen_t size = sizeof error;
   if (error == EINPROGRESS && ready_within(POLLOUT, patience))
     ::getsockopt(descriptor_, SOL_SOCKET, SO_ERROR, &error, &size);
+  transcript::note(name_, error == 0 ? "connects" : "cannot connect");
   if (error == 0) return;
   close();
   errno = error;
   fail("connect");
 }
 
-Client::Client(Client&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+Client::Client(Client&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)), name_(other.name_) {}
 
 Client::~Client() { close(); }
 
@@ -78,15 +85,26 @@ bool Client::ready_within(short events, std::chrono::milliseconds time) const {
   return ready > 0;
 }
 
+/// Throws the error of a call.
+void Client::fail_to(const char* call) const {
+  const int error = errno;
+  transcript::note(name_, error == ECONNRESET || error == EPIPE ? "is reset" : "meets an error");
+  errno = error;
+  fail(call);
+}
+
 void Client::wait_for(short events) const {
-  if (!ready_within(events, patience))
-    throw std::runtime_error(events == POLLIN ? "nothing to receive" : "cannot send");
+  if (ready_within(events, patience)) return;
+  transcript::note(name_, "waits in vain");
+  throw std::runtime_error(events == POLLIN ? "nothing to receive" : "cannot send");
 }
 
 void Client::send_some(std::string_view& bytes) {
   const ssize_t sent = ::write(descriptor_, bytes.data(), bytes.size());
-  if (sent < 0 && errno != EAGAIN && errno != EINTR) fail("write");
-  if (sent > 0) bytes.remove_prefix(static_cast<std::size_t>(sent));
+  if (sent < 0 && errno != EAGAIN && errno != EINTR) fail_to("write");
+  if (sent <= 0) return;
+  transcript::note(name_, "sends", bytes.substr(0, static_cast<std::size_t>(sent)));
+  bytes.remove_prefix(static_cast<std::size_t>(sent));
 }
 
 void Client::send(std::string_view bytes) {
@@ -97,15 +115,19 @@ void Client::send(std::string_view bytes) {
 }
 
 void Client::shut_down_sending() {
-  if (::shutdown(descriptor_, SHUT_WR) < 0) fail("shutdown");
+  if (::shutdown(descriptor_, SHUT_WR) < 0) fail_to("shutdown");
+  transcript::note(name_, "shuts down its sending side");
 }
 
 bool Client::receive_some(std::string& received, std::size_t size) {
   static char buffer[1 << 16];
   const ssize_t count = ::read(descriptor_, buffer, std::min(sizeof buffer, size));
-  if (count < 0 && errno != EAGAIN && errno != EINTR) fail("read");
-  if (count > 0) received.append(buffer, static_cast<std::size_t>(count));
-  return count != 0;
+  if (count < 0 && errno != EAGAIN && errno != EINTR) fail_to("read");
+  if (count == 0) transcript::note(name_, "receives the end of input");
+  if (count <= 0) return count != 0;
+  received.append(buffer, static_cast<std::size_t>(count));
+  transcript::note(name_, "receives", {buffer, static_cast<std::size_t>(count)});
+  return true;
 }
 
 std::string Client::receive(std::size_t size) {
@@ -155,10 +177,13 @@ int Client::wait_for_end() {
 }
 
 void Client::close() {
-  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+  if (descriptor_ < 0) return;
+  transcript::note(name_, "closes");
+  ::close(std::exchange(descriptor_, -1));
 }
 
 void Client::reset() {
+  transcript::note(name_, "resets its connection");
   const linger at_once{1, 0};
   ::setsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   close();

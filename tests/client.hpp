@@ -45,12 +45,14 @@ class Client {
  protected:
   bool ready_within(short events, std::chrono::milliseconds time) const;
   void wait_for(short events) const;
+  [[noreturn]] void fail_to(const char* call) const;
   /// Sends what the kernel takes of `bytes` and removes it from them.
   void send_some(std::string_view& bytes);
   /// Appends at most `size` bytes of what is there. Returns false at the end of input.
   bool receive_some(std::string& received, std::size_t size);
 
   int descriptor_;
+  std::string name_;  // in the transcript
 };
 
 /// Waits until the server has seen a signal to stop: nobody listens on the port.

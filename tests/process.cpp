@@ -15,6 +15,7 @@
 
 #include "client.hpp"
 #include "patience.hpp"
+#include "transcript.hpp"
 
 namespace {
 
@@ -71,6 +72,7 @@ Process::~Process() {
 }
 
 void Process::signal(int number) const {
+  transcript::note("server", "gets signal " + std::to_string(number));
   if (::kill(pid_, number) != 0) fail("kill");
 }
 

@@ -19,6 +19,7 @@
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
 #include "patience.hpp"
+#include "transcript.hpp"
 
 inline std::uint16_t port_of(const echod::Socket& listener) { return port_of(listener.local_address()); }
 
@@ -70,11 +71,14 @@ class ServerProcess {
   ServerProcess(const ServerProcess&) = delete;
   ~ServerProcess() {
     if (pid_ <= 0) return;
-    signal(SIGKILL);
+    ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
 
-  void signal(int number) const { ::kill(pid_, number); }
+  void signal(int number) const {
+    transcript::note("server", "gets signal " + std::to_string(number));
+    ::kill(pid_, number);
+  }
   /// Waits for its end. Returns 0 after a stop.
   int wait() {
     int status = -1;

@@ -1,0 +1,32 @@
+// A transcript of what the clients of a test do, on stderr, if the environment has ECHOD_TRANSCRIPT. tests/break-it
+// sets it to show what a client of a broken server sees.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+namespace transcript {
+/// Text in quotes, on one line. Not more than its beginning.
+inline std::string quoted(std::string_view bytes) {
+  std::string text = "\"";
+  for (const char byte : bytes.substr(0, 60)) {
+    char code[5];
+    std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(byte));
+    text += byte == '\n'                 ? "\\n"
+            : byte == '\r'               ? "\\r"
+            : byte >= ' ' && byte <= '~' ? std::string(1, byte)
+                                         : std::string(code);
+  }
+  return text + "\"";
+}
+
+/// Notes that `who` ("client 1", "server") did something, and perhaps with which bytes.
+inline void note(const std::string& who, const std::string& what, std::string_view bytes = {}) {
+  static const bool on = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
+  if (!on) return;
+  const std::string tail = bytes.empty() ? "" : " " + std::to_string(bytes.size()) + " bytes: " + quoted(bytes);
+  std::fprintf(stderr, "~ %s: %s%s\n", who.c_str(), what.c_str(), tail.c_str());
+}
+}  // namespace transcript
