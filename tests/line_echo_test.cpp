@@ -2,11 +2,13 @@
 #include "echod/line_echo.hpp"
 
 #include <algorithm>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "catch.hpp"
+#include "transcript.hpp"
 
 using echod::LineEcho;
 
@@ -19,6 +21,9 @@ struct Outcome {
   bool closed = false;
 
   bool operator==(const Outcome&) const = default;
+  friend std::ostream& operator<<(std::ostream& stream, const Outcome& outcome) {
+    return stream << transcript::quoted(outcome.bytes) << (outcome.closed ? ", then closed" : "");
+  }
 };
 
 /// Feeds the pieces of `input` that begin at `cuts` (ascending). What is held at the end comes back, too, if `at_end`.
