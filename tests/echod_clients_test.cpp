@@ -90,6 +90,21 @@ TEST_CASE("no buffer is kept for a client that has caught up", "[M2]") {
   CHECK(echod.peak_kilobytes() - first < 1500);
 }
 
+TEST_CASE("no buffer is kept for a client whose long line is complete", "[M2]") {
+  const Echod echod;
+  std::vector<Client> clients;
+  double first = 0;
+  for (int i = 0; i < 40; ++i) {
+    Client& client = clients.emplace_back(echod.port());
+    client.send(std::string(60'000, 'x'));
+    CHECK_FALSE(client.hears_within(30ms));  // by then the server holds it
+    client.send("\n");
+    CHECK(client.receive(60'001).size() == 60'001);
+    if (i == 0) first = echod.peak_kilobytes();
+  }
+  CHECK(echod.peak_kilobytes() - first < 1500);
+}
+
 TEST_CASE("the bytes that are held and those that are read are together at most 112 KiB", "[M2]") {
   Echod echod({.options = {"--verbose"}});
   Client client(echod.port());

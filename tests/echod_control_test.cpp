@@ -93,6 +93,10 @@ TEST_CASE("help and version go to standard output", "[C6]") {
   }
 }
 
+TEST_CASE("help that cannot be written is an error", "[C6]") {
+  CHECK(Process({.options = {"--help"}, .closed = true}).wait() == 1);
+}
+
 TEST_CASE("a failure to listen is one line with the address and the reason", "[C6]") {
   const Echod first;
   const std::string port = std::to_string(first.port());
@@ -292,6 +296,55 @@ TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {
   echod.signal(SIGUSR1);
   const std::string status = echod.line_with("connections: ");
   CHECK(status.substr(status.find(';')) == "; 0 bytes echoed; accepting paused");
+}
+
+TEST_CASE("after a pause the status line says that the server accepts again", "[C4][M4]") {
+  Echod echod({.descriptors = 32});
+  std::vector<Client> clients;
+  while (clients.size() < 40) clients.emplace_back(echod.port());
+  CHECK_FALSE(echod.line_with("accepting paused").empty());
+  for (int i = 0; i < 20; ++i) clients[static_cast<std::size_t>(i)].close();
+  CHECK(clients.back().echoes("a line\n"));
+  echod.signal(SIGUSR1);
+  CHECK_FALSE(contains(echod.line_with("connections: "), "paused"));
+}
+
+TEST_CASE("a pause is said once a second at most", "[C4][M4]") {
+  Echod echod({.descriptors = 32});
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<Client> clients;
+  while (clients.size() < 60) clients.emplace_back(echod.port());
+  for (std::size_t i = 0; i < 20; ++i) {
+    clients[i].close();  // the next one is accepted, and the server pauses again
+    std::this_thread::sleep_for(20ms);
+  }
+  echod.signal(SIGUSR1);
+  int said = 0;
+  while (contains(echod.line(), "accepting paused: ")) ++said;
+  CHECK(said >= 1);
+  CHECK(said <= 2 + (std::chrono::steady_clock::now() - start) / 1s);
+}
+
+TEST_CASE("a server that has paused can be stopped", "[C3][M4]") {
+  Echod echod({.descriptors = 32});
+  std::vector<Client> clients;
+  while (clients.size() < 40) clients.emplace_back(echod.port());
+  CHECK_FALSE(echod.line_with("accepting paused").empty());
+  CHECK(echod.stop() == 0);
+}
+
+TEST_CASE("a limit that leaves no descriptor for a client is an error at startup", "[M4][C6]") {
+  for (const rlim_t limit : {4, 5, 6, 7, 8}) {
+    Process echod({.options = {"127.0.0.1", "0"}, .descriptors = limit});
+    const std::string line = echod.line();
+    INFO(line);
+    if (begins(line, "echod: listening on ")) {
+      CHECK(Client(port_of(line)).echoes("served\n"));
+      continue;
+    }
+    CHECK(contains(line, std::string(std::strerror(EMFILE)) + " (the limit is " + std::to_string(limit) + ": see"));
+    CHECK(echod.wait() == 1);
+  }
 }
 
 TEST_CASE("the trace shows each event, each change and what came of it", "[C5]") {

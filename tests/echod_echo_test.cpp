@@ -134,3 +134,19 @@ TEST_CASE("when a busy server is killed, each of 100 clients is reset", "[E6]") 
   CHECK(echod.wait() == -SIGKILL);
   for (Client& client : clients) CHECK(client.wait_for_end() == ECONNRESET);
 }
+
+TEST_CASE("a lingering connection ends when its client closes", "[E5][M3]") {
+  Echod echod;
+  Client client(echod.port());
+  client.send("\n");
+  CHECK(client.wait_for_end() == 0);
+  client.close();
+  const auto start = std::chrono::steady_clock::now();
+  std::string status;
+  do {
+    echod.signal(SIGUSR1);
+    status = echod.line();
+  } while (status != "echod: connections: 0 open, 1 accepted; 0 bytes echoed" &&
+           std::chrono::steady_clock::now() - start < 3s);  // its time would be up after 5 s
+  CHECK(status == "echod: connections: 0 open, 1 accepted; 0 bytes echoed");
+}

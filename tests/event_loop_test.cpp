@@ -1,6 +1,9 @@
 // EventLoop: changes, batches, and how long it waits.
 #include "echod/event_loop.hpp"
 
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +18,7 @@
 
 #include "catch.hpp"
 #include "patience.hpp"
+#include "trace.hpp"
 
 using namespace std::chrono_literals;
 using echod::EventLoop;
@@ -123,6 +127,14 @@ TEST_CASE("a deadline ends the wait without an event", "[M7]") {
   CHECK(EventLoop::Clock::now() >= start + 50ms);
 }
 
+TEST_CASE("a deadline of more than a second does not end the wait early", "[M7]") {
+  Recorder recorder;
+  const auto start = EventLoop::Clock::now();
+  recorder.deadline = start + 1200ms;
+  recorder.run(1);
+  CHECK(EventLoop::Clock::now() >= start + 1200ms);
+}
+
 TEST_CASE("with a deadline in the past the loop does not wait", "[M7]") {
   Recorder recorder;
   recorder.deadline = EventLoop::Clock::now() - 1h;
@@ -164,6 +176,65 @@ TEST_CASE("a change that the kernel refuses throws its errno", "[M4]") {
   CHECK(error_of(pipe.reader(), EV_DELETE) == ENOENT);
   CHECK(error_of(1'000'000, EV_ADD) == EBADF);
   CHECK(error_of(pipe.reader(), EV_ADD) == 0);
+}
+
+TEST_CASE("the trace does not hide the errno of a refused change", "[C5][M4]") {
+  Recorder recorder;
+  const Pipe pipe;
+  const int saved = ::dup(STDERR_FILENO);
+  ::close(STDERR_FILENO);  // so that printing fails, and changes errno
+  echod::trace::on = true;
+  int error = 0;
+  try {
+    recorder.loop.change(pipe.reader(), EVFILT_READ, EV_DELETE);
+  } catch (const std::system_error& refused) {
+    error = refused.code().value();
+  }
+  echod::trace::on = false;
+  ::dup2(saved, STDERR_FILENO);
+  ::close(saved);
+  CHECK(error == ENOENT);
+}
+
+TEST_CASE("one of the two filters waits at a time", "[M2][M3]") {
+  int ends[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  REQUIRE(::write(ends[1], "x", 1) == 1);
+  Recorder recorder;
+  recorder.loop.change(ends[0], EVFILT_READ, EV_ADD);
+  for (const short filter : {short{EVFILT_WRITE}, short{EVFILT_READ}, short{EVFILT_WRITE}}) {
+    recorder.loop.wait_for(ends[0], filter);
+    recorder.events.clear();
+    recorder.run(1);
+    CHECK(recorder.events == std::vector<std::pair<int, short>>{{ends[0], filter}});
+  }
+  for (const int end : ends) ::close(end);
+}
+
+TEST_CASE("the kqueue is close-on-exec, and is closed with its loop", "[M5]") {
+  int kqueue = 0;
+  {
+    const EventLoop loop;
+    while (kqueue < 1000 && ::kevent(kqueue, nullptr, 0, nullptr, 0, nullptr) != 0) ++kqueue;
+    CHECK((::fcntl(kqueue, F_GETFD) & FD_CLOEXEC) != 0);
+  }
+  CHECK(::fcntl(kqueue, F_GETFD) == -1);
+}
+
+TEST_CASE("without a descriptor for the kqueue there is no loop", "[M4]") {
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit none{3, before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &none);
+  std::optional<EventLoop> loop;
+  int error = 0;
+  try {
+    loop.emplace();
+  } catch (const std::system_error& refused) {
+    error = refused.code().value();
+  }
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(error == EMFILE);
 }
 
 TEST_CASE("what a handler throws ends the loop", "[M4]") {

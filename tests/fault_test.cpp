@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -26,22 +27,31 @@
 
 #include "catch.hpp"
 #include "client.hpp"
+#include "patience.hpp"
 #include "echod/server.hpp"
+#include "servers.hpp"
 #include "sessions.hpp"
 
 using Clock = echod::EventLoop::Clock;
+using echod::Connection;
+using echod::Moved;
 using namespace std::chrono_literals;
 
 namespace {
 
 struct Faults {
   std::mt19937_64 random = {};
-  bool on = false;           // calls fail at random
-  bool allocations = false;  // and so do allocations: only while the server runs
-  int accept_error = 0;      // the errno of every accept
-  int read_error = 0;        // the errno of the next read
-  int writes = -1;           // how many writes take something, if not negative
-  unsigned accepts = 0;      // how many there were
+  bool on = false;             // calls fail at random
+  bool allocations = false;    // and so do allocations: only while the server runs
+  int accept_error = 0;        // the errno of every accept
+  int read_error = 0;          // the errno of the next read
+  int wait_error = 0;          // the errno of every wait
+  bool no_memory = false;      // every allocation of the server fails
+  bool no_knote = false;       // no write filter can be added
+  bool no_input = false;       // every read says EAGAIN
+  std::size_t write_most = 0;  // if not 0: how much a write takes at most
+  int writes = -1;             // how many writes take something, if not negative
+  unsigned accepts = 0;        // how many there were
   std::uint64_t injected = 0;
   std::uint64_t fatal = 0;  // those that may end a connection
 
@@ -63,6 +73,15 @@ struct Faults {
 };
 
 Faults faults;
+
+/// Throws when it is over.
+struct Patience {
+  Clock::time_point start = Clock::now();
+  bool operator()() const {
+    if (Clock::now() - start > patience) throw std::runtime_error("it takes too long");
+    return true;
+  }
+};
 
 /// Runs a server on a loop, and between the batches something else in the same thread.
 class Driver final : public echod::EventLoop::Handler {
@@ -88,8 +107,8 @@ class Driver final : public echod::EventLoop::Handler {
   }
 
   void on_event(const struct kevent& event) override {
-    last_ = event.ident;
-    faults.allocations = faults.on;
+    if (event.filter != EVFILT_SIGNAL) last_ = event.ident;
+    faults.allocations = faults.on || faults.no_memory;
     server_.on_event(event);
     faults.allocations = false;
   }
@@ -116,10 +135,29 @@ class Driver final : public echod::EventLoop::Handler {
   std::function<bool()> goes_on_;
 };
 
+/// A client that the server has accepted.
+Client served(Driver& server) {
+  Client client(server.port());
+  client.send("a line\n");
+  server.run([&] { return !client.hears_within(0ms); });
+  client.receive(7);
+  return client;
+}
+
+/// Does a step as soon as something arrives, without memory.
+Moved without_memory(Connection& connection, std::span<char> buffer) {
+  pollfd entry{connection.descriptor(), static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
+  ::poll(&entry, 1, static_cast<int>(patience.count()));
+  faults.allocations = faults.no_memory = true;
+  const Moved moved = connection.step(buffer);
+  faults.allocations = faults.no_memory = false;
+  return moved;
+}
+
 }  // namespace
 
 void* operator new(std::size_t size) {
-  if (faults.allocations && faults.end_connection(100, {ENOMEM})) throw std::bad_alloc();
+  if (faults.allocations && (faults.no_memory || faults.end_connection(100, {ENOMEM}))) throw std::bad_alloc();
   void* const memory = std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
@@ -132,6 +170,7 @@ namespace echod {
 
 ssize_t system::read(int descriptor, void* buffer, std::size_t size) {
   if (faults.read_error != 0) return errno = std::exchange(faults.read_error, 0), -1;
+  if (faults.no_input) return errno = EAGAIN, -1;
   if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {ECONNRESET, ENOBUFS})) return -1;
   return ::read(descriptor, buffer, faults.shorten(size));
 }
@@ -141,6 +180,7 @@ ssize_t system::write(int descriptor, const void* bytes, std::size_t size) {
   if (faults.writes == 0) return errno = EAGAIN, -1;
   if (faults.writes > 0) --faults.writes;
   if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {EPIPE, ENOBUFS})) return -1;
+  if (faults.write_most != 0) size = std::min(size, faults.write_most);
   return ::write(descriptor, bytes, faults.shorten(size));
 }
 
@@ -154,11 +194,13 @@ int system::accept(int descriptor) {
 
 /// Only a new knote can be refused: EV_ADD.
 int system::change(int kqueue, const struct kevent& change) {
+  if (faults.no_knote && change.filter == EVFILT_WRITE) return errno = ENOMEM, -1;
   if ((change.flags & EV_ADD) != 0 && faults.end_connection(200, {ENOMEM})) return -1;
   return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
 }
 
 int system::wait(int kqueue, std::span<struct kevent> events, const timespec* time) {
+  if (faults.wait_error != 0) return errno = faults.wait_error, -1;
   if (faults.fail(10, {EINTR})) return -1;
   return ::kevent(kqueue, nullptr, 0, events.data(), static_cast<int>(faults.shorten(events.size())), time);
 }
@@ -175,7 +217,7 @@ TEST_CASE("an error of accept that is not one client's trouble pauses the listen
     const auto start = Clock::now();
     server.run([&] {
       if (Clock::now() - start > 1500ms) faults.accept_error = 0;
-      if (Clock::now() - start > 1min) throw std::runtime_error("nobody listens any more");
+      if (Clock::now() - start > patience) throw std::runtime_error("nobody listens any more");
       return !client.hears_within(0ms);
     });
     CHECK(client.receive(7) == "a line\n");
@@ -185,13 +227,16 @@ TEST_CASE("an error of accept that is not one client's trouble pauses the listen
 }
 
 TEST_CASE("an error of accept that is one client's trouble does not pause the listener", "[M4][M5]") {
-  for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO}) {
+  for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, EHOSTUNREACH,
+                          EOPNOTSUPP, ENETUNREACH}) {
     faults = {};
     faults.accept_error = error;
     Driver server;
     Client client(server.port());
     client.send("a line\n");
+    const auto start = Clock::now();
     server.run([&] {
+      if (Clock::now() - start > patience) throw std::runtime_error("the listener pauses");
       if (faults.accepts > 200) faults.accept_error = 0;  // within a second: it goes on at once
       return !client.hears_within(0ms);
     });
@@ -205,8 +250,131 @@ TEST_CASE("an error of accept that only a bug can cause ends the program with a 
     faults.accept_error = error;
     Driver server;
     Client client(server.port());
-    CHECK_THROWS_AS(server.run([] { return true; }), std::system_error);
+    REQUIRE_THROWS_AS(server.run([waits = Patience()] { return waits(); }), std::system_error);
   }
+}
+
+TEST_CASE("an error of kevent ends the program with a message", "[M3]") {
+  faults = {};
+  Driver server;
+  faults.wait_error = EBADF;
+  CHECK_THROWS_AS(server.run([waits = Patience()] { return waits(); }), std::system_error);
+}
+
+TEST_CASE("without memory for a new client it is reset, and the listener pauses", "[M4]") {
+  faults = {};
+  Driver server;
+  Client client(server.port());
+  Client later(server.port());
+  const Patience waits;
+  faults.no_memory = true;
+  server.run([&] { return waits() && !client.hears_within(0ms); });
+  faults.no_memory = false;
+  CHECK(client.wait_for_end() == ECONNRESET);
+  CHECK(faults.accepts == 1);
+  const auto start = Clock::now();
+  server.run([&] { return Clock::now() - start < 300ms; });
+  CHECK(faults.accepts == 1);
+  later.send("a line\n");
+  server.run([&] { return waits() && !later.hears_within(0ms); });
+  CHECK(later.receive(7) == "a line\n");
+}
+
+TEST_CASE("when a client ends for lack of memory, the listener pauses", "[M4]") {
+  faults = {};
+  Driver server;
+  Client client = served(server);
+  const Patience waits;
+  faults.no_memory = true;
+  client.send(std::string(1000, 'x'));
+  server.run([&] { return waits() && !client.hears_within(0ms); });
+  faults.no_memory = false;
+  CHECK(client.wait_for_end() == ECONNRESET);
+  const unsigned before = faults.accepts;
+  const Client other(server.port());
+  const auto start = Clock::now();
+  server.run([&] { return Clock::now() - start < 300ms; });
+  CHECK(faults.accepts == before);
+}
+
+TEST_CASE("without memory for the rest, the complete lines have been sent", "[E6][M4]") {
+  faults = {};
+  Pair pair;
+  std::array<char, 100'000> buffer{};
+  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  pair.client.send("a line\n" + std::string(1000, 'x'));
+  const Moved moved = without_memory(connection, buffer);
+  CHECK(moved.error == ENOMEM);
+  CHECK(moved.sent == 7);
+  CHECK(pair.client.receive(7) == "a line\n");
+}
+
+TEST_CASE("sending what is kept needs no memory", "[E6][M4]") {
+  faults = {};
+  Pair pair;
+  std::array<char, 100'000> buffer{};
+  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  const std::string line = std::string(2999, 'x') + "\n";
+  faults.write_most = 1000;
+  pair.client.send(line);
+  while (connection.unsent() == 0) connection.step(buffer);
+  while (connection.unsent() > 0) REQUIRE(without_memory(connection, buffer).error == 0);
+  CHECK(pair.client.receive(line.size()) == line);
+}
+
+TEST_CASE("a client without a knote for its output is reset", "[M4][M5]") {
+  faults = {};
+  Driver server;
+  Client client = served(server);
+  const Patience waits;
+  faults.no_knote = true;
+  faults.write_most = 1000;
+  client.send(std::string(4999, 'x') + "\n");
+  int end = 0;
+  server.run([&] {
+    try {
+      if (client.hears_within(0ms)) client.receive(1000);
+    } catch (const std::system_error& error) {
+      end = error.code().value();
+    }
+    return waits() && end == 0;
+  });
+  CHECK(end == ECONNRESET);
+}
+
+TEST_CASE("a step that moves nothing gives a client no more time", "[M6]") {
+  faults = {};
+  Driver server({.idle = 300ms});
+  Client client = served(server);
+  const Patience waits;
+  faults.no_input = true;
+  client.send("x");  // so that there are events
+  server.run([&] { return waits() && !client.hears_within(0ms); });
+}
+
+TEST_CASE("a later signal cuts off a client that could be sent more", "[C3][E6]") {
+  faults = {};
+  Driver server({.linger = 1h, .duplicate = 0ms});
+  Client client = served(server);
+  faults.write_most = 1000;
+  client.send(std::string(49'999, 'x') + "\n");
+  server.run([&] { return !client.hears_within(0ms); });
+  for (int i = 0; i < 2; ++i) server.event_and_signal(SIGTERM);
+  CHECK(client.wait_for_end() == ECONNRESET);
+}
+
+TEST_CASE("a client may run out of memory after a stop", "[C3][M4]") {
+  faults = {};
+  Driver server;
+  Client client = served(server);
+  faults.write_most = 1000;
+  client.send(std::string(2999, 'x') + "\n");
+  server.run([&] { return !client.hears_within(0ms); });
+  client.send(std::string(2999, 'y') + "\n");
+  server.event_and_signal(SIGTERM);
+  faults.no_memory = true;
+  server.run(Patience());
+  CHECK(client.wait_for_end() == ECONNRESET);
 }
 
 TEST_CASE("a connection that failed is not served again when the server stops in the same batch", "[C3][E6]") {
@@ -256,7 +424,7 @@ TEST_CASE("thousands of clients meet failing calls and allocations, and no echo 
   faults.random.seed(seed);
   faults.on = true;
   Sessions clients(server.port(), seed, 40);
-  const auto limit = std::chrono::minutes(8) * (1 + total / 10'000);
+  const auto limit = 8 * patience * (1 + total / 10'000);
   const auto deadline = Clock::now() + limit;
   server.run([&] {
     if (Clock::now() > deadline) throw std::runtime_error("a client waits without end");

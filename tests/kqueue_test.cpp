@@ -7,6 +7,7 @@
 #include <sys/event.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -167,6 +168,13 @@ class Interruptions {
     ::setitimer(ITIMER_REAL, &never, nullptr);
   }
 };
+
+/// The lowest number that is free for a descriptor.
+int next_descriptor() {
+  const int next = ::dup(STDERR_FILENO);
+  ::close(next);
+  return next;
+}
 
 /// Closes `old` and gives its number to `replacement`, as the kernel does for the next descriptor after a close.
 void reuse_number(Descriptor& old, Descriptor replacement) {
@@ -800,6 +808,58 @@ TEST_CASE("a signal that is ignored and watched is not blocked, and does not int
   check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
 }
 
+TEST_CASE("a signal that arrives during the wait is an event, not EINTR") {
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const timespec pause{0, 100'000'000};
+    ::nanosleep(&pause, nullptr);
+    ::kill(::getppid(), SIGUSR1);
+    ::_exit(0);
+  }
+  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
+  CHECK(::waitpid(child, nullptr, 0) == child);
+}
+
+TEST_CASE("after a signal was reported, kevent sleeps") {
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
+  const std::clock_t start = std::clock();
+  CHECK(kq.wait(500).empty());
+  CHECK(std::clock() - start < CLOCKS_PER_SEC / 4);  // CPU time: a wait that spins uses all of it
+}
+
+TEST_CASE("EV_DELETE leaves a signal alone that the program has taken over") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a signal that was added twice is given back") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  Kqueue kq;
+  for (const int action : {EV_ADD, EV_ADD, EV_DELETE})
+    REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, static_cast<unsigned short>(action)) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
 // The call itself
 
 TEST_CASE("a time-out of zero does not wait, and a longer one does") {
@@ -947,6 +1007,56 @@ TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
   CHECK(::kevent(reader, &event, 1, nullptr, 0, nullptr) == -1);
   CHECK((errno == EBADF || errno == EINVAL));
 }
+
+TEST_CASE("kqueues that are opened and closed leave no descriptor open") {
+  { const Kqueue first; }
+  const int before = next_descriptor();
+  for (int i = 0; i < 10; ++i) const Kqueue kq;
+  CHECK(next_descriptor() == before);
+}
+
+TEST_CASE("without a descriptor kqueue fails, and leaves none open") {
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const auto with_limit = [&](int descriptors) {
+    const rlimit low{static_cast<rlim_t>(descriptors), limit.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &low);
+    const int kq = ::kqueue();
+    const int error = errno;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    if (kq >= 0) ::close(kq);
+    return kq >= 0 ? 0 : error;
+  };
+  CHECK(with_limit(3) == EMFILE);
+  const int before = next_descriptor();
+  CHECK(with_limit(before) == EMFILE);
+  const int error = with_limit(before + 1);  // the adapter needs two
+  CHECK(error == (real_kqueue ? 0 : EMFILE));
+  CHECK(next_descriptor() == before);
+}
+
+#ifdef __linux__
+TEST_CASE("what a kqueue opens besides itself is close-on-exec") {
+  std::set<int> before;
+  for (int i = 0; i < 100; ++i)
+    if (::fcntl(i, F_GETFD) >= 0) before.insert(i);
+  const Kqueue kq;
+  for (int i = 0; i < 100; ++i)
+    if (i != kq.descriptor && before.count(i) == 0 && ::fcntl(i, F_GETFD) >= 0)
+      CHECK(::fcntl(i, F_GETFD) == FD_CLOEXEC);
+}
+
+TEST_CASE("a number that is too large for a descriptor is EBADF") {
+  Kqueue kq;
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_AS, &limit) == 0);
+  const rlimit low{std::min<rlim_t>(rlim_t{1} << 36, limit.rlim_max), limit.rlim_max};
+  ::setrlimit(RLIMIT_AS, &low);  // a table of that size would not fit
+  const int error = kq.change(std::intptr_t{1} << 32, EVFILT_READ, EV_ADD);
+  ::setrlimit(RLIMIT_AS, &limit);
+  CHECK(error == EBADF);
+}
+#endif
 
 // macOS sets it from the start, and close-on-fork, too. FreeBSD before 15 does not.
 TEST_CASE("close-on-exec can be set on a kqueue") {

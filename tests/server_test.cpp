@@ -1,6 +1,7 @@
 // Server: its limits of time, the stop, and stale events.
 #include "echod/server.hpp"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -12,6 +13,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "catch.hpp"
 #include "servers.hpp"
@@ -20,13 +22,22 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Sends until the server has cut the connection off. Returns the errno of that.
+/// Sends until the server has cut the connection off. Returns the errno of that, or 0 if it takes too long.
 int send_until_cut_off(Client& client) {
   try {
-    for (;; client.hears_within(1ms)) client.send("x");
+    const auto start = std::chrono::steady_clock::now();
+    for (; std::chrono::steady_clock::now() - start < patience; client.hears_within(1ms)) client.send("x");
+    return 0;
   } catch (const std::system_error& error) {
     return error.code().value();
   }
+}
+
+/// The lowest number that is free for a descriptor.
+int next_descriptor() {
+  const int next = ::dup(STDERR_FILENO);
+  ::close(next);
+  return next;
 }
 
 struct kevent event_of(int ident, short filter) {
@@ -51,6 +62,14 @@ TEST_CASE("a client that stays silent after the empty line is cut off when its t
   client.send("\n");
   CHECK(client.receive_all().empty());
   std::this_thread::sleep_for(400ms);
+  CHECK(send_until_cut_off(client) != 0);
+}
+
+TEST_CASE("the linger, not the idle limit, holds after the end of the echo", "[E5][M6]") {
+  const ServerProcess server({.linger = 300ms, .idle = 1h});
+  Client client(server.port());
+  client.send("\n");
+  CHECK(client.receive_all().empty());
   CHECK(send_until_cut_off(client) != 0);
 }
 
@@ -155,11 +174,60 @@ TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
   }
 }
 
+TEST_CASE("after a stop the events of one client do not end another that lingers", "[C3][E5]") {
+  const ServerProcess server({.linger = 1h});
+  StuckClient stuck(server.port(), 100ms);
+  Client client(server.port());
+  CHECK(client.echoes("line\n"));
+  client.send("held");
+  std::this_thread::sleep_for(100ms);
+  server.signal(SIGTERM);
+  CHECK(client.receive_all() == "held");
+  stuck.receive(1'000'000);  // so that there are events
+  for (int i = 0; i < 3; ++i) {
+    client.send("still sending");
+    std::this_thread::sleep_for(50ms);
+  }
+  CHECK(client.wait_for_end() == 0);
+}
+
+TEST_CASE("one event of the listener accepts at most 64 clients", "[M1]") {
+  LocalServer local;
+  std::vector<Client> clients;
+  while (clients.size() < 70) clients.emplace_back(local.port);
+  const int before = next_descriptor();
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  CHECK(next_descriptor() - before == 64);
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  CHECK(next_descriptor() - before == 70);
+}
+
+TEST_CASE("a pause ends when a client leaves, and otherwise after a second", "[M4]") {
+  LocalServer local;
+  Client client(local.port);
+  const int accepted = next_descriptor();
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  const Client waiting(local.port);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit none{static_cast<rlim_t>(next_descriptor()), before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &none);
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  const auto deadline = local.server.after_batch();
+  REQUIRE(deadline.has_value());
+  CHECK(*deadline <= echod::EventLoop::Clock::now() + 1s);
+  client.reset();
+  pollfd entry{accepted, POLLIN, 0};
+  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+  local.server.on_event(event_of(accepted, EVFILT_READ));
+  CHECK(local.server.after_batch() == echod::EventLoop::Clock::time_point::max());
+}
+
 TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3]") {
   LocalServer local;
   Client client(local.port);
-  const int next = ::dup(local.listener);  // the number that the accepted socket gets
-  ::close(next);
+  const int next = next_descriptor();  // the accepted socket gets it
   local.server.on_event(event_of(local.listener, EVFILT_READ));
   client.send("line\nheld");
   pollfd entry{next, POLLIN, 0};

@@ -1,7 +1,9 @@
 // Socket: what the rest of the program relies on.
 #include "echod/socket.hpp"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
@@ -13,6 +15,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "catch.hpp"
 #include "servers.hpp"
@@ -51,6 +54,15 @@ std::string why_not(const std::string& host, std::uint16_t port) {
 }
 
 }  // namespace
+
+/// Takes the place of getaddrinfo(3) in this program. "two-addresses.test" has 192.0.2.1, which no machine has, and
+/// 127.0.0.1.
+extern "C" int getaddrinfo(const char* host, const char* service, const addrinfo* hints, addrinfo** found) {
+  static const auto real = reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+  if (std::string(host) != "two-addresses.test") return real(host, service, hints, found);
+  const int status = real("192.0.2.1", service, hints, found);
+  return status != 0 ? status : real("127.0.0.1", service, hints, &(*found)->ai_next);
+}
 
 TEST_CASE("a listener on port 0 has a real port and tells it", "[C1][C2]") {
   const Socket listener = Socket::listen("127.0.0.1", 0);
@@ -177,6 +189,17 @@ TEST_CASE("a reset is an error of read, not the end of input", "[M5]") {
   CHECK(errno == ECONNRESET);
 }
 
+TEST_CASE("many clients can wait in the accept queue", "[M4]") {
+  const Socket listener = Socket::listen("127.0.0.1", 0);
+  std::vector<Client> clients;
+  while (clients.size() < 100) clients.emplace_back(port_of(listener));
+}
+
+TEST_CASE("the first address of a host that can be bound is used", "[C1]") {
+  const std::string address = Socket::listen("two-addresses.test", 0).local_address();
+  CHECK(address.rfind("127.0.0.1:", 0) == 0);
+}
+
 TEST_CASE("a Socket closes its descriptor, and one that was moved from does not", "[M5]") {
   Socket socket = Socket::listen("127.0.0.1", 0);
   const int descriptor = socket.descriptor();
@@ -188,6 +211,13 @@ TEST_CASE("a Socket closes its descriptor, and one that was moved from does not"
   CHECK(errno == ERANGE);
   CHECK_FALSE(heir);
   CHECK(::fcntl(descriptor, F_GETFD) == -1);
+  {
+    Socket first = Socket::listen("127.0.0.1", 0);
+    Socket second = std::move(first);
+    second = Socket();
+    REQUIRE(::dup(STDERR_FILENO) == descriptor);  // the number has another owner now
+  }
+  CHECK(::close(descriptor) == 0);
 }
 
 TEST_CASE("an address that the system does not know is text, too", "[C2]") {
