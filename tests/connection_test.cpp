@@ -192,7 +192,8 @@ std::string run(Script& script, std::string_view input, std::size_t limit, const
     const std::size_t before = now.read;
     stopped = stopped || end == 1;
     expired = end == 2;
-    const bool reads = connection.state() != State::lingering && connection.unsent() == 0;
+    const bool lingers = connection.state() == State::lingering;
+    const bool reads = !lingers && connection.unsent() == 0;
     if (end != 0) now.tell(expired ? "its time is up" : "the server stops");
     const Moved moved = end == 1  ? connection.stop(buffer)
                         : expired ? connection.expire(buffer)
@@ -211,6 +212,8 @@ std::string run(Script& script, std::string_view input, std::size_t limit, const
       return "a byte is lost or doubled";
     if ((moved.error != 0) != (now.last != 0 && now.last != EAGAIN)) return "an error is lost, or made up";
     if (moved.error != 0 && connection.state() != State::ended) return "an error does not end it";
+    if (expired && lingers && connection.state() != State::ended) return "its time is up, but it lingers";
+    if (moved.error != 0 && !lingers && socket.cleared()) return "an error, but an orderly end";
     if (expired && !moved.anything() && connection.state() != State::ended) return "idle, but not ended";
     if (expired && moved.anything()) expired = false;
   }

@@ -1,6 +1,7 @@
 // Server: its limits of time, the stop, and stale events.
 #include "echod/server.hpp"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -132,6 +133,21 @@ TEST_CASE("bytes sent give a client its time again", "[M6]") {
   CHECK(client.receive_all().size() <= StuckClient::line_size);
 }
 
+TEST_CASE("a client that reads its echo slowly has its time again with each piece", "[M6]") {
+  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
+  const int small = 4096;  // accepted sockets inherit it
+  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
+  const ServerProcess server({.idle = 1500ms}, std::move(listener));
+  Client client(server.port(), "127.0.0.1", small);
+  server.signal(SIGSTOP);  // so that one read takes all
+  client.send(std::string(39'999, 'x') + "\n");
+  server.signal(SIGCONT);
+  for (int i = 0; i < 20; ++i) {
+    std::this_thread::sleep_for(150ms);
+    REQUIRE(client.receive(2000).size() == 2000);
+  }
+}
+
 TEST_CASE("without an idle limit a silent client may stay", "[M6]") {
   const ServerProcess server({});
   Client client(server.port());
@@ -237,6 +253,24 @@ TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3
   CHECK(client.receive_all() == "line\nheld");
 }
 
+TEST_CASE("at a stop a client that is still sending after its empty line is not cut off", "[C3][E5]") {
+  LocalServer local;
+  Client client(local.port);
+  const int accepted = next_descriptor();
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  pollfd entry{accepted, POLLIN, 0};
+  client.send("\n");
+  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+  local.server.on_event(event_of(accepted, EVFILT_READ));
+  CHECK(client.receive_all().empty());
+  client.send("still sending");
+  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
+  CHECK(local.server.after_batch() != std::nullopt);  // it waits for the client
+  client.send("and on");
+  CHECK(client.wait_for_end() == 0);
+}
+
 TEST_CASE("an event of the listener may follow the signal to stop in one batch", "[C3]") {
   LocalServer local;
   Client client(local.port);
@@ -245,6 +279,20 @@ TEST_CASE("an event of the listener may follow the signal to stop in one batch",
   CHECK(local.server.after_batch() == std::nullopt);
   CHECK(client.hears_within(patience));
   CHECK_THROWS_AS(Client(local.port), std::system_error);
+}
+
+TEST_CASE("a descriptor is closed after the batch in which its connection ended", "[M5]") {
+  LocalServer local;
+  Client client(local.port);
+  const int accepted = next_descriptor();
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  client.reset();
+  pollfd entry{accepted, POLLIN, 0};
+  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
+  local.server.on_event(event_of(accepted, EVFILT_READ));
+  CHECK(::fcntl(accepted, F_GETFD) >= 0);  // no new socket can get its number
+  local.server.after_batch();
+  CHECK(::fcntl(accepted, F_GETFD) == -1);
 }
 
 TEST_CASE("an event of a descriptor that is not a client's is an error of the program", "[M5]") {

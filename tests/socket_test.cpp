@@ -98,6 +98,14 @@ TEST_CASE("accept on an empty queue does not wait", "[M1]") {
   CHECK(errno == EAGAIN);
 }
 
+TEST_CASE("a client that has gone before accept is no error of the program", "[M5]") {
+  Socket listener = Socket::listen("127.0.0.1", 0);
+  Client client(port_of(listener));
+  wait_for_input(listener);
+  client.reset();
+  CHECK_NOTHROW((void)listener.accept());  // a dead connection, or none
+}
+
 TEST_CASE("a listener and an accepted socket are non-blocking and close-on-exec", "[M1][M5]") {
   const Pair pair;
   CHECK(has_flags(pair.listener));

@@ -13,6 +13,7 @@
 #include "catch.hpp"
 #include "client.hpp"
 #include "process.hpp"
+#include "transcript.hpp"
 
 using namespace std::chrono_literals;
 
@@ -38,9 +39,11 @@ template <typename Trap>
 void check_only_naive_falls_into(Trap trap, rlim_t descriptors = 0) {
   const std::string program = naive_program();
   if (!program.empty()) {
+    transcript::note("server", "is naive_echod");
     Echod naive({.descriptors = descriptors, .program = program});
     CHECK(trap(naive));
   }
+  transcript::note("server", "is echod");
   Echod echod({.descriptors = descriptors});
   CHECK_FALSE(trap(echod));
 }
