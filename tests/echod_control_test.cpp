@@ -333,20 +333,6 @@ TEST_CASE("a server that has paused can be stopped", "[C3][M4]") {
   CHECK(echod.stop() == 0);
 }
 
-TEST_CASE("a limit that leaves no descriptor for a client is an error at startup", "[M4][C6]") {
-  for (const rlim_t limit : {4, 5, 6, 7, 8}) {
-    Process echod({.options = {"127.0.0.1", "0"}, .descriptors = limit});
-    const std::string line = echod.line();
-    INFO(line);
-    if (begins(line, "echod: listening on ")) {
-      CHECK(Client(port_of(line)).echoes("served\n"));
-      continue;
-    }
-    CHECK(contains(line, std::string(std::strerror(EMFILE)) + " (the limit is " + std::to_string(limit) + ": see"));
-    CHECK(echod.wait() == 1);
-  }
-}
-
 TEST_CASE("the trace shows each event, each change and what came of it", "[C5]") {
   Echod echod({.options = {"-v"}});
   CHECK(Client(echod.port()).exchange("hello\nwor") == "hello\nwor");

@@ -26,7 +26,8 @@ inline std::string quoted(std::string_view bytes) {
 inline void note(const std::string& who, const std::string& what, std::string_view bytes = {}) {
   static const bool on = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
   if (!on) return;
-  const std::string tail = bytes.empty() ? "" : " " + std::to_string(bytes.size()) + " bytes: " + quoted(bytes);
-  std::fprintf(stderr, "~ %s: %s%s\n", who.c_str(), what.c_str(), tail.c_str());
+  std::fprintf(stderr, "~ %s: %s", who.c_str(), what.c_str());
+  if (!bytes.empty()) std::fprintf(stderr, " %zu bytes: %s", bytes.size(), quoted(bytes).c_str());
+  std::fputc('\n', stderr);
 }
 }  // namespace transcript
