@@ -73,6 +73,7 @@ struct Faults {
 };
 
 Faults faults;
+long allocated = 0;  // how many allocations are not freed
 
 /// Throws when it is over.
 struct Patience {
@@ -160,11 +161,18 @@ void* operator new(std::size_t size) {
   if (faults.allocations && (faults.no_memory || faults.end_connection(100, {ENOMEM}))) throw std::bad_alloc();
   void* const memory = std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
+  ++allocated;
   return memory;
 }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return std::malloc(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  ++allocated;
+  return std::malloc(size);
+}
+void operator delete(void* memory) noexcept {
+  if (memory != nullptr) --allocated;
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
 
 namespace echod {
 
@@ -320,6 +328,21 @@ TEST_CASE("sending what is kept needs no memory", "[E6][M4]") {
   while (connection.unsent() == 0) connection.step(buffer);
   while (connection.unsent() > 0) REQUIRE(without_memory(connection, buffer).error == 0);
   CHECK(pair.client.receive(line.size()) == line);
+}
+
+TEST_CASE("when all is sent, a connection keeps no memory", "[M2]") {
+  faults = {};
+  Pair pair;
+  std::array<char, 100'000> buffer{};
+  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  const std::string line = std::string(2999, 'x') + "\n";
+  pair.client.send(line);
+  faults.write_most = 1000;
+  const long before = allocated;
+  while (connection.unsent() == 0) connection.step(buffer);
+  CHECK(allocated == before + 1);
+  while (connection.unsent() > 0) connection.step(buffer);
+  CHECK(allocated == before);
 }
 
 TEST_CASE("a client without a knote for its output is reset", "[M4][M5]") {
