@@ -1,12 +1,7 @@
 // echobench: a load for an echo server, and what it costs.
-//
-//   echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [program | address port [pid]]
-//
-// Each connection sends -p lines at once, of -b bytes with the newline. It waits until all have come back, compares
-// them, and starts again. The idle connections (-i) have sent one line. The server is echod (the environment variable
-// ECHOD, otherwise the one that was built here); or another program that is started with `127.0.0.1 0` and prints
-// `echod: listening on 127.0.0.1:PORT`; or one that runs already, as process pid. Its CPU time is read from outside, on
-// systems that have clock_getcpuclockid(3).
+// Each connection sends some lines at once. It waits until all have come back, compares them, and starts again. The
+// idle connections have sent one line. `echobench -h` explains the options. The CPU time of the server is read from
+// outside, on systems that have clock_getcpuclockid(3).
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/resource.h>
@@ -43,7 +38,25 @@ struct Load {
   unsigned long lines = 1;
   unsigned long idle = 0;
   unsigned long seconds = 2;
+  unsigned long warm_up = 1;
 };
+
+constexpr const char* usage =
+    "usage: echobench [-h] [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [-w seconds]\n"
+    "                 [program | address port [pid]]\n";
+constexpr const char* help =
+    "\n"
+    "  -c connections  busy connections, 1 to 100000; default 50\n"
+    "  -b bytes        length of a line with its newline, 2 to 1000000; default 64\n"
+    "  -p lines        lines that each connection sends before it waits for their echo, 1 to 100000; default 1\n"
+    "                  (bytes times lines: at most 10000000)\n"
+    "  -i idle         connections that send one line and then nothing, 0 to 1000000; default 0\n"
+    "  -s seconds      length of the measurement, 1 to 86400; default 2\n"
+    "  -w seconds      length of the warm-up before it, which is not counted, 0 to 3600; default 1\n"
+    "\n"
+    "Without arguments, echobench starts the echod that the environment variable ECHOD names, or that of its build.\n"
+    "It starts a program as `program 127.0.0.1 0`, and expects `echod: listening on 127.0.0.1:PORT` from it.\n"
+    "An address and a port (1 to 65535) are those of a running server, and pid is its process, to show its CPU time.\n";
 
 /// The texts that connections send, in turn. Neighbours send different texts.
 std::vector<std::string> texts_of(const Load& load) {
@@ -62,9 +75,8 @@ std::vector<std::string> texts_of(const Load& load) {
 /// Passes events to the pingers, until a time.
 class Run final : public echod::EventLoop::Handler {
  public:
-  explicit Run(Clock::time_point end) : end_(end) {}
-
   std::deque<Pinger> pingers;
+  Clock::time_point end;
 
   void add(Pinger& pinger) {
     by_descriptor_.resize(std::max(by_descriptor_.size(), static_cast<std::size_t>(pinger.descriptor()) + 1));
@@ -72,11 +84,10 @@ class Run final : public echod::EventLoop::Handler {
   }
   void on_event(const struct kevent& event) override { by_descriptor_[event.ident]->on_event(event); }
   std::optional<Clock::time_point> after_batch() override {
-    return Clock::now() < end_ ? std::optional(end_) : std::nullopt;
+    return Clock::now() < end ? std::optional(end) : std::nullopt;
   }
 
  private:
-  Clock::time_point end_;
   std::vector<Pinger*> by_descriptor_;
 };
 
@@ -144,11 +155,17 @@ void measure(const Load& load, const std::string& address, const std::string& po
   times.reserve(1 << 22);
 
   echod::EventLoop loop;
-  const double cpu_before = cpu_of(pid);
-  const Clock::time_point start = Clock::now();
-  Run run(start + std::chrono::seconds(load.seconds));
+  Run run;
+  run.end = Clock::now() + std::chrono::seconds(load.warm_up);
   for (echod::Socket& socket : sockets)
     run.add(run.pingers.emplace_back(loop, std::move(socket), texts[run.pingers.size() % texts.size()], times));
+  if (load.warm_up > 0) loop.run(run);
+  times.clear();
+  for (Pinger& pinger : run.pingers) pinger.forget_rounds();
+
+  const double cpu_before = cpu_of(pid);
+  const Clock::time_point start = Clock::now();
+  run.end = start + std::chrono::seconds(load.seconds);
   loop.run(run);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const double cpu = cpu_before < 0 ? -1 : cpu_of(pid) - cpu_before;
@@ -167,17 +184,17 @@ void measure(const Load& load, const std::string& address, const std::string& po
   report(load, std::move(times), unfinished, seconds, cpu);
 }
 
-[[noreturn]] void bad_usage() {
-  std::fputs(
-      "usage: echobench [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [program | address port [pid]]\n",
-      stderr);
+[[noreturn]] void bad_usage(const std::string& reason) {
+  std::fprintf(stderr, "echobench: %s\n%s", reason.c_str(), usage);
   std::exit(64);
 }
 
-unsigned long number(const char* text, unsigned long least) {
+unsigned long number(const std::string& name, const char* text, unsigned long least, unsigned long most) {
   char* end = nullptr;
+  errno = 0;
   const unsigned long value = std::strtoul(text, &end, 10);
-  if (*text < '0' || *text > '9' || *end != '\0' || value < least || value > 100'000'000) bad_usage();
+  if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value < least || value > most)
+    bad_usage(name + " is a number from " + std::to_string(least) + " to " + std::to_string(most));
   return value;
 }
 
@@ -185,18 +202,21 @@ unsigned long number(const char* text, unsigned long least) {
 
 int main(int argc, char** argv) {
   Load load;
-  for (int letter; (letter = getopt(argc, argv, "c:b:p:i:s:")) != -1;) {
+  for (int letter; (letter = getopt(argc, argv, "hc:b:p:i:s:w:")) != -1;) {
     switch (letter) {
-      case 'c': load.connections = number(optarg, 1); break;
-      case 'b': load.bytes = number(optarg, 2); break;
-      case 'p': load.lines = number(optarg, 1); break;
-      case 'i': load.idle = number(optarg, 0); break;
-      case 's': load.seconds = number(optarg, 1); break;
-      default: bad_usage();
+      case 'h': return std::printf("%s%s", usage, help) < 0 || std::fflush(stdout) != 0 ? 1 : 0;
+      case 'c': load.connections = number("-c", optarg, 1, 100'000); break;
+      case 'b': load.bytes = number("-b", optarg, 2, 1'000'000); break;
+      case 'p': load.lines = number("-p", optarg, 1, 100'000); break;
+      case 'i': load.idle = number("-i", optarg, 0, 1'000'000); break;
+      case 's': load.seconds = number("-s", optarg, 1, 86'400); break;
+      case 'w': load.warm_up = number("-w", optarg, 0, 3'600); break;
+      default: bad_usage("see echobench -h");
     }
   }
+  if (load.bytes * load.lines > 10'000'000) bad_usage("bytes times lines is at most 10000000");
   const std::vector<std::string> arguments(argv + optind, argv + argc);
-  if (arguments.size() > 3) bad_usage();
+  if (arguments.size() > 3) bad_usage("too many arguments");
   try {
     echod::prepare_process();
     check_descriptors(load);
@@ -205,9 +225,10 @@ int main(int argc, char** argv) {
       measure(load, "127.0.0.1", std::to_string(server.port()), server.pid());
       return 0;
     }
-    const pid_t pid = arguments.size() == 3 ? static_cast<pid_t>(number(arguments[2].c_str(), 1)) : 0;
+    const pid_t pid =
+        arguments.size() == 3 ? static_cast<pid_t>(number("pid", arguments[2].c_str(), 1, 100'000'000)) : 0;
     if (pid > 0 && cpu_of(pid) < 0) throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
-    if (number(arguments[1].c_str(), 1) > 65535) bad_usage();  // getaddrinfo accepts it
+    number("port", arguments[1].c_str(), 1, 65'535);  // getaddrinfo accepts 99999
     measure(load, arguments[0], arguments[1], pid);
     return 0;
   } catch (const std::exception& error) {

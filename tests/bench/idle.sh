@@ -1,9 +1,9 @@
 #!/bin/sh
 # idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and as the
-# chart of README. Each number is the median of five rounds. Run it at the top of the repository. It needs about 10,000
+# chart of README. Each number is the median of five rounds. It needs about 10,000
 # descriptors (ulimit -n).
 set -eu
-bench=${1:-build/tests/bench/echobench}
+bench=${1:-$(dirname "$0")/../../build/tests/bench/echobench}
 counts="0 1000 2000 4000 6000 9000"
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT

@@ -24,6 +24,7 @@ class Pinger {
 
   int descriptor() const { return socket_.descriptor(); }
   unsigned long rounds() const { return rounds_; }
+  void forget_rounds() { rounds_ = 0; }
   /// How long the round in progress has taken so far, in microseconds.
   float waiting() const;
 
