@@ -391,7 +391,7 @@ TEST_CASE("a client may run out of memory after a stop", "[C3][M4]") {
   Driver server;
   Client client = served(server);
   faults.write_most = 1000;
-  client.send(std::string(2999, 'x') + "\n");
+  client.send(std::string(9999, 'x') + "\n");
   server.run([&] { return !client.hears_within(0ms); });
   client.send(std::string(2999, 'y') + "\n");
   server.event_and_signal(SIGTERM);

@@ -98,7 +98,7 @@ TEST_CASE("accept on an empty queue does not wait", "[M1]") {
   CHECK(errno == EAGAIN);
 }
 
-TEST_CASE("a client that has gone before accept is no error of the program", "[M5]") {
+TEST_CASE("a client that has gone before accept does not end the program", "[M5]") {
   Socket listener = Socket::listen("127.0.0.1", 0);
   Client client(port_of(listener));
   wait_for_input(listener);
