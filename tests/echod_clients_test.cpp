@@ -105,7 +105,7 @@ TEST_CASE("no buffer is kept for a client whose long line is complete", "[M2]") 
   CHECK(echod.peak_kilobytes() - first < 1500);
 }
 
-TEST_CASE("the bytes that are held and those that are read are together at most 112 KiB", "[M2]") {
+TEST_CASE("at most 112 KiB of a client are held and read", "[M2]") {
   Echod echod({.options = {"--verbose"}});
   Client client(echod.port());
   client.send(std::string(60'000, 'x'));
@@ -215,7 +215,7 @@ TEST_CASE("an idle connection costs less than 512 bytes", "[M3]") {
   CHECK((echod.peak_kilobytes() - before) * 1024 / static_cast<double>(clients.size()) < 512);
 }
 
-TEST_CASE("idle clients use no CPU, and neither does one that has caught up", "[M2][M3]") {
+TEST_CASE("idle clients use no CPU", "[M2][M3]") {
   Echod echod;
   const std::vector<Client> clients = connect_many(echod.port(), 100);
   StuckClient client(echod.port(), 20ms);

@@ -67,7 +67,7 @@ bool throws(Call call) {
 
 }  // namespace
 
-TEST_CASE("EV_EOF is taken for the end of input while input is still queued", "[trap][E4]") {
+TEST_CASE("EV_EOF is taken for the end of input", "[trap][E4]") {
   check_only_naive_falls_into([](Echod& server) {
     server.signal(SIGSTOP);
     Client client(server.port());
@@ -80,7 +80,7 @@ TEST_CASE("EV_EOF is taken for the end of input while input is still queued", "[
   });
 }
 
-TEST_CASE("a handler that waits for one client to send keeps all others waiting", "[trap][M1]") {
+TEST_CASE("a handler waits for one client to send", "[trap][M1]") {
   check_only_naive_falls_into([](Echod& server) {
     Client slow(server.port());
     slow.send("half a line");
@@ -88,7 +88,7 @@ TEST_CASE("a handler that waits for one client to send keeps all others waiting"
   });
 }
 
-TEST_CASE("a handler that waits for one client to read keeps all others waiting", "[trap][M1]") {
+TEST_CASE("a handler waits for one client to read", "[trap][M1]") {
   check_only_naive_falls_into([](Echod& server) {
     const StuckClient deaf(server.port(), 100ms);
     return !serves(server);
@@ -126,7 +126,7 @@ TEST_CASE("writing to a client that has gone raises SIGPIPE", "[trap][M5]") {
   });
 }
 
-TEST_CASE("a connection without a descriptor for it is lost or keeps the loop spinning", "[trap][M4]") {
+TEST_CASE("without a descriptor a connection is lost or the loop spins", "[trap][M4]") {
   check_only_naive_falls_into(
       [](Echod& server) {
         std::vector<Client> clients;
