@@ -6,8 +6,8 @@
 // It waits either for input or for room to send. While bytes are unsent it does not read (back-pressure): a client that
 // does not read can soon not send either, so what we keep of it is bounded. Any error leads to `ended`.
 //
-// Its destruction resets the connection, unless an orderly end was earned: all that the client sent was echoed, up to
-// an empty line. So a client can always tell a complete echo from a truncated one.
+// Its destruction resets the connection (SO_LINGER, see Socket::accept), unless an orderly end was earned: all that the
+// client sent was echoed, up to an empty line. So a client can always tell a complete echo from a truncated one.
 #pragma once
 
 #include <sys/types.h>
@@ -35,10 +35,10 @@ class Connection {
   /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
   /// space, larger than the longest line; connections can share one. Only for a connection that has not ended.
   Moved step(std::span<char> buffer) noexcept;
-  /// The server stops: does a step, and ends an idle connection. Further steps serve any other until its input is empty
-  /// (a read returns less than it could). Then the bytes of an unfinished line are sent, and it closes.
+  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps serve it until a
+  /// read finds its input empty. Then the bytes of an unfinished line are sent, too, and it closes.
   Moved stop(std::span<char> buffer) noexcept;
-  /// Its time is up: does a last step, unless it lingers. If nothing moves, ends it: orderly if no bytes are kept.
+  /// Its time is up: does a last step, unless it lingers. If nothing moved, ends it, orderly if no bytes are kept.
   Moved expire(std::span<char> buffer) noexcept;
   void end() noexcept { state_ = State::ended; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
