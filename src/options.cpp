@@ -50,7 +50,7 @@ Options parse_command_line(int argc, char** argv) {
                                             {"version", no_argument, nullptr, 'V'},
                                             {}};
   Options options;
-  opterr = 0;  // getopt's own messages begin with the path of the program
+  // The ':' keeps getopt quiet: its own messages begin with the path of the program.
   for (int letter; (letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr)) != -1;) {
     switch (letter) {
       case 'h': print_and_exit(std::string(usage) + help);

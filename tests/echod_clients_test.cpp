@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <deque>
 #include <optional>
@@ -131,6 +132,18 @@ TEST_CASE("a client that closes without reading its echo does not end the progra
   const Echod echod;
   for (int i = 0; i < 50; ++i) StuckClient(echod.port(), 10ms).close();
   CHECK(Client(echod.port()).echoes("no SIGPIPE\n"));
+}
+
+TEST_CASE("a client that closes before its echo is written does not end the program", "[M5]") {
+  const Echod echod;
+  for (int i = 0; i < 5; ++i) {
+    Client client(echod.port());
+    echod.signal(SIGSTOP);
+    client.send("a line\nand a half");  // two writes: a reset answers the first, and the second fails with EPIPE
+    client.close();
+    echod.signal(SIGCONT);
+    CHECK(Client(echod.port()).echoes("no SIGPIPE\n"));
+  }
 }
 
 TEST_CASE("a descriptor that is used again has nothing left of a reset connection with pending output", "[M5]") {

@@ -59,7 +59,7 @@ TEST_CASE("a single argument of digits is the port", "[C1]") {
 TEST_CASE("a bad port is a usage error", "[C1][C6]") {
   for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"})
     CHECK(complaint({"--", "127.0.0.1", port}) == "echod: the port must be a number from 0 to 65535: '" + port + "'");
-  complaint({"127.0.0.1", "-1"});
+  CHECK(complaint({"127.0.0.1", "-1"}) == "echod: the port must be a number from 0 to 65535: '-1'");
 }
 
 TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
@@ -69,15 +69,12 @@ TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
 }
 
 TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors", "[C6]") {
-  for (const std::vector<std::string>& options : {std::vector<std::string>{"-x"},
-                                                  {"-vx"},
-                                                  {"--nonsense"},
-                                                  {"--verbose=1"},
-                                                  {"-t"},
-                                                  {"--timeout"},
-                                                  {"a", "0", "b"}})
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"-x"}, {"-vx"}, {"--nonsense"}, {"--verbose=1"}, {"a", "0", "b"}})
     complaint(options);
   complaint({""});
+  CHECK(complaint({"", "0"}) == "echod: the address is empty");
+  for (const char* const option : {"-t", "--timeout"}) CHECK(complaint({option}) == "echod: the timeout is missing");
 }
 
 TEST_CASE("help and version go to standard output", "[C6]") {
