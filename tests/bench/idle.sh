@@ -1,6 +1,6 @@
 #!/bin/sh
 # idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and as the
-# chart of README. Each number is the median of five rounds. It needs about 10,000
+# chart. Each number is the median of five rounds. It needs about 10,000
 # descriptors (ulimit -n).
 set -eu
 bench=${1:-$(dirname "$0")/../../build/tests/bench/echobench}
