@@ -1,5 +1,5 @@
 #!/bin/sh
-# idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and as the
+# idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and a
 # chart. Each number is the median of five rounds. It needs about 10,000
 # descriptors (ulimit -n).
 set -eu
