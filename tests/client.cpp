@@ -73,7 +73,8 @@ Client::Client(std::uint16_t port, const char* host, int buffer) : name_(next_na
   fail("connect");
 }
 
-Client::Client(Client&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)), name_(other.name_) {}
+Client::Client(Client&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), name_(std::move(other.name_)) {}
 
 Client::~Client() { close(); }
 

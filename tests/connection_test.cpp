@@ -139,10 +139,10 @@ int wait(int, std::span<struct kevent>, const timespec*) { std::abort(); }
 
 /// Takes the place of shutdown(2) in this program. Notes whether a close would be orderly at that moment.
 bool orderly_at_shutdown = true;
-extern "C" int shutdown(int descriptor, int) {
+extern "C" int shutdown(int fd, int /*how*/) {
   linger now{};
   socklen_t size = sizeof now;
-  ::getsockopt(descriptor, SOL_SOCKET, SO_LINGER, &now, &size);
+  ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &now, &size);
   orderly_at_shutdown = now.l_onoff == 0;
   return 0;
 }
