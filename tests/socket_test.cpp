@@ -57,12 +57,12 @@ std::string why_not(const std::string& host, std::uint16_t port) {
 
 /// Takes the place of getaddrinfo(3) in this program. It does not know "no-such-host.test". "two-addresses.test" has
 /// 192.0.2.1, which no machine has, and 127.0.0.1.
-extern "C" int getaddrinfo(const char* host, const char* service, const addrinfo* hints, addrinfo** found) {
+extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req, addrinfo** pai) {
   static const auto real = reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
-  if (std::string(host) == "no-such-host.test") return EAI_NONAME;
-  if (std::string(host) != "two-addresses.test") return real(host, service, hints, found);
-  const int status = real("192.0.2.1", service, hints, found);
-  return status != 0 ? status : real("127.0.0.1", service, hints, &(*found)->ai_next);
+  if (std::string(name) == "no-such-host.test") return EAI_NONAME;
+  if (std::string(name) != "two-addresses.test") return real(name, service, req, pai);
+  const int status = real("192.0.2.1", service, req, pai);
+  return status != 0 ? status : real("127.0.0.1", service, req, &(*pai)->ai_next);
 }
 
 TEST_CASE("a listener on port 0 has a real port and tells it", "[C1][C2]") {
