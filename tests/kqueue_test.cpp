@@ -1047,8 +1047,7 @@ TEST_CASE("what a kqueue opens besides itself is close-on-exec") {
     if (::fcntl(i, F_GETFD) >= 0) before.insert(i);
   const Kqueue kq;
   for (int i = 0; i < 100; ++i)
-    if (i != kq.descriptor && !before.contains(i) && ::fcntl(i, F_GETFD) >= 0)
-      CHECK(::fcntl(i, F_GETFD) == FD_CLOEXEC);
+    if (i != kq.descriptor && !before.contains(i) && ::fcntl(i, F_GETFD) >= 0) CHECK(::fcntl(i, F_GETFD) == FD_CLOEXEC);
 }
 
 TEST_CASE("a number that is too large for a descriptor is EBADF") {
