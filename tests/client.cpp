@@ -168,12 +168,12 @@ bool Client::breaks() const {
   return false;
 }
 
-int Client::wait_for_end() {
+std::string Client::how_it_ends() {
   try {
     receive_all();
-    return 0;
+    return "end-of-file";
   } catch (const std::system_error& error) {
-    return error.code().value();
+    return error.code().value() == ECONNRESET ? "reset" : error.code().message();
   }
 }
 

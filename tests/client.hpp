@@ -35,8 +35,8 @@ class Client {
   bool hears_within(std::chrono::milliseconds time) const;
   /// Whether the connection breaks. Reads nothing.
   bool breaks() const;
-  /// Discards input until the connection ends. Returns 0 for an orderly end, otherwise the errno.
-  int wait_for_end();
+  /// Discards input until the connection ends. Returns "end-of-file", "reset", or the text of another error.
+  std::string how_it_ends();
 
   void close();
   /// Ends the connection with a reset, whatever is still queued in it.
