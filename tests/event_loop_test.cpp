@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -160,6 +161,17 @@ TEST_CASE("a signal is an event", "[C3]") {
   ::kill(::getpid(), SIGUSR2);
   recorder.run(1);
   CHECK(recorder.events == std::vector<std::pair<int, short>>{{SIGUSR2, short{EVFILT_SIGNAL}}});
+}
+
+TEST_CASE("a signal handler does not end the loop", "[M5]") {
+  Recorder recorder;
+  std::signal(SIGALRM, [](int) {});
+  const itimerval often{{0, 100'000}, {0, 100'000}};  // microseconds
+  ::setitimer(ITIMER_REAL, &often, nullptr);
+  CHECK_NOTHROW(recorder.run(1));  // kevent(2) has failed with EINTR
+  const itimerval never{};
+  ::setitimer(ITIMER_REAL, &never, nullptr);
+  CHECK(recorder.events.empty());
 }
 
 TEST_CASE("a change that the kernel refuses throws its errno", "[M4]") {

@@ -226,7 +226,7 @@ TEST_CASE("a listener with connections in its queue is ready for EVFILT_READ, an
   while (real_kqueue && events.at(0).data < 2) events = kq.wait();
 }
 
-TEST_CASE("read is level-triggered: what is not read is reported again, what is read is not") {
+TEST_CASE("read is level-triggered: unread input is reported again") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
@@ -247,7 +247,7 @@ TEST_CASE("a filter that is added when its condition already holds reports it") 
 
 // The end
 
-TEST_CASE("EV_EOF comes as soon as the peer shuts down its sending side, with bytes still unread") {
+TEST_CASE("EV_EOF can come while input is unread") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
@@ -399,7 +399,7 @@ TEST_CASE("disabling one filter of a descriptor does not disable the other") {
 
 // The trap: an EV_ENABLE without udata sets udata to null, and the next event arrives with null. So echod does not use
 // udata at all. It finds a client by its descriptor, which is the ident of the event.
-TEST_CASE("every change overwrites udata, EV_ENABLE as well as EV_ADD") {
+TEST_CASE("every change overwrites udata") {
   const auto [reader, writer] = pipe_pair();
   int one = 0;
   int other = 0;
@@ -533,7 +533,7 @@ TEST_CASE("a new kqueue has none of the filters of an earlier one") {
   check_one(kq.ready_now(), reader, EVFILT_READ);
 }
 
-TEST_CASE("the next owner of a descriptor number inherits no filter, no udata and no disabled state") {
+TEST_CASE("the next owner of a descriptor number inherits nothing") {
   for (const bool disabled : {false, true}) {
     auto [socket, peer] = tcp_pair();
     auto [heir, heirs_peer] = tcp_pair();
