@@ -158,7 +158,7 @@ void Server::close_due_clients() {
     if (paused()) resume();
   }
   if (retry_at_ <= now) resume();
-  // Only now, because the shortage is not over with the client that met it.
+  // This comes last, because closing the client that met the shortage would end the pause at once.
   if (const int reason = std::exchange(shortage_, 0); reason != 0 && listener_) pause(reason);
 }
 }  // namespace echod

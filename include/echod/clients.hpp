@@ -14,7 +14,7 @@ class Clients {
   static constexpr Time at_once = Time::min();
   static constexpr Time never = Time::max();
 
-  /// Throws std::bad_alloc; then the connection is destroyed.
+  /// If it throws std::bad_alloc, the connection is destroyed.
   void add(Connection connection, Time close_at) {
     const auto descriptor = static_cast<std::size_t>(connection.descriptor());
     if (descriptor >= places_.size()) places_.resize(descriptor + 1, order_.end());
@@ -32,9 +32,9 @@ class Clients {
     place(connection.descriptor()) = order_.insert(std::move(node));
   }
 
-  /// When to close the first connection, `never` if there is none. O(1)
+  /// Returns when to close the first connection, or `never` if there is none. O(1)
   [[nodiscard]] Time first_time() const noexcept { return order_.empty() ? never : order_.begin()->first; }
-  /// The connection to close first. There must be one.
+  /// Returns the connection to close first. There must be one.
   [[nodiscard]] Connection& first() noexcept { return order_.begin()->second; }
   /// Destroys it, which closes its descriptor.
   void remove_first() noexcept {
@@ -42,7 +42,7 @@ class Clients {
     order_.erase(order_.begin());
   }
   [[nodiscard]] std::size_t size() const noexcept { return order_.size(); }
-  /// Larger than the descriptor of any connection.
+  /// Returns a number that is larger than the descriptor of any connection.
   [[nodiscard]] int descriptor_limit() const noexcept { return static_cast<int>(places_.size()); }
 
  private:

@@ -3,11 +3,11 @@
 //   echoing --end of input (half-close)--> at_end --all sent--> ended
 //   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering --the client closes--> ended
 //
-// It waits either for input or for room to send. While bytes are unsent it does not read (back-pressure): a client that
-// does not read can soon not send either, so what we keep of it is bounded. Any error leads to `ended`.
+// It waits either for input or for room to send. While bytes are unsent it does not read. This is back-pressure: a
+// client that does not read soon cannot send either, so what we keep of it is bounded. Any error leads to `ended`.
 //
-// Its destruction resets the connection (SO_LINGER, see Socket::accept), unless an orderly end was earned: all that the
-// client sent was echoed, up to an empty line. So a client can always tell a complete echo from a truncated one.
+// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless everything that the client sent, up to
+// an empty line, was echoed. So a client can always tell a complete echo from a truncated one.
 #pragma once
 
 #include <sys/types.h>
@@ -23,7 +23,7 @@ namespace echod {
 struct Moved {
   std::size_t received = 0;
   std::size_t sent = 0;
-  int error = 0;  // the errno that ended the connection; ENOMEM also without memory for what must be kept
+  int error = 0;  // the errno that ended the connection (ENOMEM: no memory for bytes that must be kept)
   [[nodiscard]] bool anything() const noexcept { return received + sent > 0; }
 };
 

@@ -5,8 +5,9 @@
 // batch: one event for each knote that is ready.
 //
 // Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a handler can read once
-// and return. The price: a filter whose events nobody acts on must be disabled, or the loop spins. (With EV_CLEAR a
-// handler has to read until EAGAIN, and one fast client keeps the others waiting.)
+// and return. The price: a filter whose events nobody acts on must be disabled, or the loop spins. With EV_CLEAR a
+// handler would have to read until EAGAIN, so one fast client keeps the others waiting. With EV_ONESHOT or EV_DISPATCH
+// each event would need one more call, to switch its filter on again.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale event could reach a
 // handler that is gone, or a new socket with the same number. So nothing is closed or destroyed before after_batch().
@@ -47,8 +48,7 @@ class EventLoop {
   /// Enables EVFILT_READ (which was added before) or EVFILT_WRITE, and not the other. Throws like change().
   void wait_for(int descriptor, short filter);
 
-  /// Passes events to `handler` until after_batch() returns nullopt. Throws what it throws, and system_error for
-  /// kevent(2).
+  /// Passes events to `handler` until after_batch() returns nullopt. Throws what these throw, or std::system_error.
   void run(Handler& handler);
 
  private:

@@ -13,7 +13,7 @@
 namespace echod {
 class Socket {
  public:
-  /// Takes ownership of `descriptor`; -1 is none.
+  /// Takes ownership of `descriptor`. -1 means none.
   explicit Socket(int descriptor = -1) noexcept : descriptor_(descriptor) {}
   Socket(Socket&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
   Socket& operator=(Socket&& other) noexcept {
@@ -30,9 +30,9 @@ class Socket {
   /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
   /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
   [[nodiscard]] Socket accept();
-  /// Whether an errno of accept() concerns one client only. On Linux these can be errors of the network.
+  /// Returns whether an errno of accept() concerns one client only. On Linux these can be errors of the network.
   [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
-  /// Whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
+  /// Returns whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
 
   /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of input. Returns -1
@@ -45,7 +45,7 @@ class Socket {
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
-  /// As text, "127.0.0.1:8080" or "[::1]:8080"; "an unknown address" if the system does not know it.
+  /// Returns it as text, "127.0.0.1:8080" or "[::1]:8080". If the system does not know it: "an unknown address".
   [[nodiscard]] std::string local_address() const;
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   explicit operator bool() const noexcept { return descriptor_ >= 0; }
