@@ -41,7 +41,7 @@ std::string next_name() {
   return "client " + std::to_string(++clients);
 }
 
-/// A line that begins with its number, so that a missing or repeated one is noticed.
+/// Returns a line that begins with its number, so that a test detects a missing or repeated line.
 std::string numbered_line(std::size_t number) {
   std::string line = std::to_string(number);
   line.resize(StuckClient::line_size - 1, 'x');
@@ -58,7 +58,7 @@ Client::Client(std::uint16_t port, const char* host, int buffer) : name_(next_na
   if (descriptor_ < 0) fail("socket");
   if (buffer > 0)
     for (const int name : {SO_RCVBUF, SO_SNDBUF}) ::setsockopt(descriptor_, SOL_SOCKET, name, &buffer, sizeof buffer);
-  const int on = 1;  // the last segment does not wait for an acknowledgement of those before
+  const int on = 1;  // otherwise the last segment waits until the earlier ones are acknowledged
   ::setsockopt(descriptor_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::fcntl(descriptor_, F_SETFD, FD_CLOEXEC);
   ::fcntl(descriptor_, F_SETFL, O_NONBLOCK);
@@ -86,7 +86,6 @@ bool Client::ready_within(short events, std::chrono::milliseconds time) const {
   return ready > 0;
 }
 
-/// Throws the error of a call.
 void Client::fail_to(const char* call) const {
   const int error = errno;
   transcript::note(name_, error == ECONNRESET || error == EPIPE ? "is reset" : "meets an error");
@@ -160,7 +159,7 @@ bool Client::echoes(std::string_view bytes) {
 
 bool Client::hears_within(std::chrono::milliseconds time) const { return ready_within(POLLIN, time); }
 
-/// poll(2) always reports POLLHUP and POLLERR, but with no event to wait for, FreeBSD's does not wake up for them.
+/// poll(2) always reports POLLHUP and POLLERR. But if no event is requested, it does not wake up for them on FreeBSD.
 bool Client::breaks() const {
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::steady_clock::now() - start < patience)

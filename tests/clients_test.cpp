@@ -1,4 +1,4 @@
-// Clients: how they are found, and in which order they are closed.
+// Tests how Clients finds a client, and in which order clients are closed.
 #include "echod/clients.hpp"
 
 #include <fcntl.h>

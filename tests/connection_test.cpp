@@ -1,5 +1,5 @@
-// Connection: every sequence of kernel answers, up to a depth. This program links its own system calls: read and write
-// take their answers from a script, and the test tries all scripts.
+// Tests Connection with every sequence of kernel answers up to a certain length. This program links its own system
+// calls: read and write take their answers from a script, and the test tries all scripts.
 #include "echod/connection.hpp"
 
 #include <sys/socket.h>
@@ -27,7 +27,7 @@ using State = Connection::State;
 
 namespace {
 
-/// A decision with a number of options at each point; next() goes on to the next sequence of decisions, depth first.
+/// A sequence of decisions, each with a number of options. next() goes on to the next sequence, depth first.
 class Script {
  public:
   std::size_t choose(std::size_t options) {
@@ -36,7 +36,7 @@ class Script {
   }
   /// Starts the same sequence once more.
   void again() { at_ = 0; }
-  /// False when all sequences have been tried.
+  /// Returns false when all sequences have been tried.
   bool next() {
     while (!choices_.empty() && choices_.back().taken + 1 == choices_.back().options) choices_.pop_back();
     at_ = 0;
@@ -58,20 +58,20 @@ class Script {
 struct World {
   Script* script;
   std::string_view input;        // what the client sends; then it half-closes
-  std::size_t read = 0;          // how much of it was read
+  std::size_t read = 0;          // how much of it has been read
   std::string output = {};       // what the client has received
-  int answers = 0;               // of the kernel
+  int answers = 0;               // how many answers the kernel has given
   int last = 0;                  // the errno of the last answer, or 0
   bool at_end = false;           // read has returned 0
   bool full = false;             // the last read returned as much as it could
-  std::string* story = nullptr;  // if wanted: what happened, in words
+  std::string* story = nullptr;  // if not null: receives what happened, in words
 
   ssize_t fail(int error) { return errno = last = error, -1; }
 
   void tell(const std::string& what) const {
     if (story != nullptr) *story += "\n  " + what;
   }
-  /// Tells the result of a call. Preserves errno.
+  /// Adds the result of a call to the story. Preserves errno.
   void tell(const char* call, ssize_t count, const void* bytes) const {
     if (story == nullptr) return;
     const int error = errno;
@@ -82,8 +82,8 @@ struct World {
     errno = error;
   }
 
-  /// One of: 1, 2 or all bytes of `most`; EAGAIN, but not twice in succession, because nothing changes in between; an
-  /// error.
+  /// Answers with 1, 2 or all of `most` bytes, with EAGAIN or with `error`. EAGAIN does not follow EAGAIN, because
+  /// nothing changes in between.
   ssize_t answer(std::size_t most, int error) {
     std::array<ssize_t, 3> counts{1, 2, static_cast<ssize_t>(most)};
     const std::size_t sizes = std::min<std::size_t>(most, counts.size());
@@ -137,7 +137,7 @@ int wait(int, std::span<struct kevent>, const timespec*) { std::abort(); }
 
 }  // namespace echod::system
 
-/// Takes the place of shutdown(2) in this program. Notes whether a close would be orderly at that moment.
+/// Replaces shutdown(2) in this program. Records whether a close would be orderly at that moment.
 bool orderly_at_shutdown = true;
 extern "C" int shutdown(int fd, int /*how*/) {
   linger now{};
@@ -159,7 +159,7 @@ class Lingering {
     if (::setsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0) std::abort();
     return echod::Socket(::dup(descriptor_));
   }
-  /// Whether a close would be orderly.
+  /// Returns whether a close would be orderly.
   bool cleared() const {
     linger now{};
     socklen_t size = sizeof now;
@@ -171,7 +171,8 @@ class Lingering {
   int descriptor_ = ::socket(AF_INET, SOCK_STREAM, 0);
 };
 
-/// Runs one connection by the script. Returns what is wrong, or nothing. `story`: if wanted, what happened.
+/// Runs one connection by the script. Returns what is wrong, or an empty string. If `story` is not null, it receives
+/// what happened.
 std::string run(Script& script, std::string_view input, std::size_t limit, const Lingering& socket,
                 std::string* story = nullptr) {
   constexpr int depth = 12;
@@ -179,12 +180,12 @@ std::string run(Script& script, std::string_view input, std::size_t limit, const
   now.story = story;
   world = &now;
   std::array<char, 16> space{};
-  const std::span<char> buffer(space.data(), limit + 1);  // small: a read can fill it
+  const std::span<char> buffer(space.data(), limit + 1);  // so small that a read can fill it
   Connection connection(socket.duplicate(), echod::LineEcho(limit));
   bool stopped = false;
   bool expired = false;
   bool emptied = false;  // after the stop, a read returned less than it could
-  std::size_t read = 0;  // until it lingered
+  std::size_t read = 0;  // how much was read before it lingered
   const auto echo = echo_of(input, limit);
   while (connection.state() != State::ended && now.answers < depth) {
     const std::size_t end = stopped ? 0 : script.choose(now.last == EAGAIN ? 3 : 2);

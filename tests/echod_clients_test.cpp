@@ -1,4 +1,4 @@
-// The program, end to end: many clients, and clients that misbehave.
+// Tests the program end to end, with many clients and with clients that misbehave.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -35,7 +35,7 @@ std::vector<Client> connect_many(std::uint16_t port, rlim_t count) {
   return clients;
 }
 
-/// Reads the echo of all lines, and of a long one after them.
+/// Reads the echo of all complete lines. Then sends a long line, and reads the rest of the echo.
 void catch_up(StuckClient& client) {
   const std::size_t lines = client.sent() / StuckClient::line_size * StuckClient::line_size;
   CHECK(client.receive(lines).size() == lines);
@@ -67,7 +67,7 @@ TEST_CASE("clients that send and never read delay no other client, and use no CP
   stuck.clear();
   client.close();
   CHECK(echod.stop() == 0);
-  // This includes the time to fill the fifty. A loop that spins would use all of the time.
+  // The CPU time includes filling the fifty clients. A loop that spins would use all of the time.
   if (!sanitized) CHECK(echod.cpu_seconds() < 0.5 * std::chrono::duration<double>(time_stuck).count());
 }
 
@@ -206,7 +206,7 @@ TEST_CASE("with 32 descriptors 100 clients are all served in turn, and the serve
   std::vector<Client> clients;
   const auto line = [](std::size_t i) { return "client " + std::to_string(i) + "\n"; };
   for (std::size_t i = 0; i < 100; ++i) clients.emplace_back(echod.port()).send(line(i));
-  std::this_thread::sleep_for(2500ms);  // out of descriptors, with a queue: a loop that spins would do so now
+  std::this_thread::sleep_for(2500ms);  // clients wait and no descriptor is free: a faulty loop would spin now
   const auto waiting =
       std::count_if(clients.begin(), clients.end(), [](const Client& client) { return !client.hears_within(0ms); });
   CHECK(waiting >= 68);
@@ -243,7 +243,7 @@ TEST_CASE("however often accepting pauses, a line says so at most once per secon
   Echod echod({.descriptors = 16});
   std::deque<Client> clients;
   while (clients.size() < 32) clients.emplace_back(echod.port());
-  for (int i = 0; i < 200; ++i) {  // each that leaves ends a pause, and the next one in the queue begins another
+  for (int i = 0; i < 200; ++i) {  // each client that leaves ends a pause, and the next in the queue starts another
     CHECK(clients.front().echoes("a line\n"));
     clients.pop_front();
     clients.emplace_back(echod.port());
@@ -274,14 +274,14 @@ TEST_CASE("without memory no client has an orderly end before its echo is comple
     try {
       client->send("\n");
       const bool all = client->receive(unfinished.size() + 8) == "a line\n" + unfinished + "\n";
-      CHECK(all);  // otherwise it was truncated by an orderly end
+      CHECK(all);  // otherwise an orderly end truncated it
       complete += all;
     } catch (const std::system_error& error) {
       const int number = error.code().value();
       CHECK((number == ECONNRESET || number == EPIPE));
       ++reset;
     }
-    client.reset();  // its memory is available for the others
+    client.reset();  // frees memory for the others
   }
   CHECK(complete > 0);
   CHECK(reset > 0);

@@ -1,4 +1,4 @@
-// The program, end to end: the command line, signals, and what it prints.
+// Tests the program end to end: its command line, its signals and its messages.
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -133,7 +133,7 @@ TEST_CASE("with any limit of descriptors the program serves a client or names th
     Process echod({.options = {"127.0.0.1", "0"}, .descriptors = limit});
     const std::string line = echod.line();
     INFO(line);
-    if (!begins(line, "echod: ")) continue;  // too few to load the libraries of the program
+    if (!begins(line, "echod: ")) continue;  // too few to load the program's libraries
     serves = begins(line, "echod: listening on ");
     if (serves) {
       CHECK(Client(port_of(line)).exchange("a line\n") == "a line\n");
@@ -252,7 +252,7 @@ TEST_CASE("the same port can be listened on again at once", "[C3]") {
     port = echod.port();
     Client client(port);
     CHECK(client.echoes("line\n"));
-    CHECK(echod.stop() == 0);  // it closes first: the connection is left in TIME_WAIT
+    CHECK(echod.stop() == 0);  // it closes first, so the connection stays in TIME_WAIT
     CHECK(client.receive_all().empty());
   }
   Process again({.options = {"127.0.0.1", std::to_string(port)}});
@@ -278,7 +278,7 @@ TEST_CASE("SIGUSR1, and SIGINFO where there is one, print a status line", "[C4]"
 TEST_CASE("status lines that nobody reads stop neither the server nor its end", "[C4]") {
   Echod echod;
   Client client(echod.port());
-  for (int i = 0; i < 3000; ++i) {  // more than a pipe takes
+  for (int i = 0; i < 3000; ++i) {  // more than a pipe can hold
     echod.signal(SIGUSR1);
     REQUIRE(client.echoes("x\n"));
   }

@@ -1,4 +1,4 @@
-// The program, end to end: what it echoes, and how it closes.
+// Tests the program end to end: what it echoes, and how it closes a connection.
 #include <chrono>
 #include <csignal>
 #include <string>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t max_line = 65536;
 
-/// Lines of many lengths, none of them empty.
+/// Returns lines of many lengths. None of them is empty.
 std::string lines(std::size_t size) {
   std::string text;
   for (std::size_t i = 0; text.size() < size; ++i) {
@@ -95,7 +95,7 @@ TEST_CASE("a client that is still sending after the empty line is not reset", "[
   Client client(echod.port());
   const std::string header = "POST / HTTP/1.1\r\nContent-Length: 5000000\r\n";
   client.send(header + "\r\n");
-  CHECK(client.receive_all() == header);  // the end has come, but the client sends on
+  CHECK(client.receive_all() == header);  // the end has come, but the client keeps sending
   client.send(std::string(5'000'000, 'x'));
   CHECK(client.how_it_ends() == "end-of-file");
 }

@@ -1,4 +1,4 @@
-// EventLoop: changes, batches, and how long it waits.
+// Tests the changes and batches of EventLoop, and how long it waits.
 #include "echod/event_loop.hpp"
 
 #include <fcntl.h>
@@ -26,7 +26,7 @@ using echod::EventLoop;
 
 namespace {
 
-/// Runs a loop for some batches, and notes their events.
+/// Runs a loop for some batches, and records their events.
 struct Recorder final : EventLoop::Handler {
   EventLoop loop;
   std::vector<std::pair<int, short>> events = {};
@@ -168,7 +168,7 @@ TEST_CASE("a signal handler does not end the loop", "[M5]") {
   std::signal(SIGALRM, [](int) {});
   const itimerval often{{0, 100'000}, {0, 100'000}};  // microseconds
   ::setitimer(ITIMER_REAL, &often, nullptr);
-  CHECK_NOTHROW(recorder.run(1));  // kevent(2) has failed with EINTR
+  CHECK_NOTHROW(recorder.run(1));  // although kevent(2) fails with EINTR
   const itimerval never{};
   ::setitimer(ITIMER_REAL, &never, nullptr);
   CHECK(recorder.events.empty());

@@ -1,5 +1,6 @@
-// The server when its system calls and allocations fail. This program links its own system calls and operator new,
-// which fail at random. Random clients on real sockets, in the same thread, compare every byte with the model.
+// Tests the server when system calls and allocations fail. This program links its own system calls and operator new,
+// which fail at random or when a test says so. Random clients compare every byte with the model. They run in the same
+// thread, on real sockets.
 #include "system.hpp"
 
 #include <sys/types.h>
@@ -42,22 +43,22 @@ namespace {
 struct Faults {
   std::mt19937_64 random = {};
   bool on = false;             // calls fail at random
-  bool allocations = false;    // and so do allocations: only while the server runs
+  bool allocations = false;    // allocations can fail, too; true only while the server runs
   int accept_error = 0;        // the errno of every accept
   int read_error = 0;          // the errno of the next read
   int wait_error = 0;          // the errno of every wait
   bool no_memory = false;      // every allocation of the server fails
   bool no_knote = false;       // no write filter can be added
-  bool no_input = false;       // every read says EAGAIN
-  std::size_t write_most = 0;  // if not 0: how much a write takes at most
-  int writes = -1;             // how many writes take something, if not negative
-  unsigned accepts = 0;        // how many there were
+  bool no_input = false;       // every read fails with EAGAIN
+  std::size_t write_most = 0;  // if not 0: the most that one write takes
+  int writes = -1;             // if not negative: how many more writes take anything
+  unsigned accepts = 0;        // how often accept was called
   std::uint64_t injected = 0;
-  std::uint64_t fatal = 0;  // those that may end a connection
+  std::uint64_t fatal = 0;  // how many of them may end a connection
 
   bool one_in(unsigned n) { return on && random() % n == 0; }
 
-  /// With a chance of one in `n`, sets errno to one of `errors`.
+  /// With a chance of one in `n`, sets errno to one of `errors` and returns true.
   bool fail(unsigned n, std::initializer_list<int> errors) {
     if (!one_in(n)) return false;
     ++injected;
@@ -73,9 +74,9 @@ struct Faults {
 };
 
 Faults faults;
-long allocated = 0;  // how many allocations are not freed
+long allocated = 0;  // how many allocations are not freed yet
 
-/// Throws when it is over.
+/// Returns true, or throws when the patience is over.
 struct Patience {
   Clock::time_point start = Clock::now();
   bool operator()() const {
@@ -84,20 +85,20 @@ struct Patience {
   }
 };
 
-/// Runs a server on a loop, and between the batches something else in the same thread.
+/// Runs a server on a loop. Between the batches, it runs a function of the test in the same thread.
 class Driver final : public echod::EventLoop::Handler {
  public:
   explicit Driver(echod::Limits limits = {}) : server_(loop_, listen(), echod::LineEcho(), limits) {}
 
   std::uint16_t port() const { return port_; }
 
-  /// Returns when `goes_on` returns false, or when the server has stopped.
+  /// Runs until `goes_on` returns false or the server has stopped.
   void run(std::function<bool()> goes_on) {
     goes_on_ = std::move(goes_on);
     loop_.run(*this);
   }
 
-  /// Passes it a batch of our own: an event of the descriptor that had the last event, and a signal.
+  /// Passes the server an artificial batch: an event of the descriptor that had the last event, then a signal.
   void event_and_signal(int number) {
     struct kevent event;
     EV_SET(&event, last_, EVFILT_READ, 0, 0, 1, nullptr);
@@ -136,7 +137,7 @@ class Driver final : public echod::EventLoop::Handler {
   std::function<bool()> goes_on_;
 };
 
-/// A client that the server has accepted.
+/// Returns a client that the server has accepted.
 Client served(Driver& server) {
   Client client(server.port());
   client.send("a line\n");
@@ -145,7 +146,7 @@ Client served(Driver& server) {
   return client;
 }
 
-/// Does a step as soon as something arrives, without memory.
+/// Waits until the connection is ready, then does a step without memory.
 Moved without_memory(Connection& connection, std::span<char> buffer) {
   pollfd entry{connection.descriptor(), static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
   ::poll(&entry, 1, static_cast<int>(patience.count()));
@@ -200,7 +201,7 @@ int system::accept(int descriptor) {
   return ::accept(descriptor, nullptr, nullptr);
 }
 
-/// Only a new knote can be refused: EV_ADD.
+/// At random, only EV_ADD fails, because only a new knote needs memory.
 int system::change(int kqueue, const struct kevent& change) {
   if (faults.no_knote && change.filter == EVFILT_WRITE) return errno = ENOMEM, -1;
   if ((change.flags & EV_ADD) != 0 && faults.end_connection(200, {ENOMEM})) return -1;
@@ -245,7 +246,7 @@ TEST_CASE("an error of accept that is one client's trouble does not pause the li
     const auto start = Clock::now();
     server.run([&] {
       if (Clock::now() - start > patience) throw std::runtime_error("the listener pauses");
-      if (faults.accepts > 200) faults.accept_error = 0;  // within a second: it goes on at once
+      if (faults.accepts > 200) faults.accept_error = 0;  // at once: with pauses, this would take 200 seconds
       return !client.hears_within(0ms);
     });
     CHECK(client.receive(7) == "a line\n");
@@ -424,7 +425,7 @@ TEST_CASE("a client whose output is pending at a stop has its end, whether or no
     ::kill(::getpid(), SIGTERM);
     run_batches();
     client.send(more);
-    faults.writes = 1;  // what is pending is sent, what follows is not
+    faults.writes = 1;  // sends the pending output, but not what follows
     run_batches();
     faults.writes = -1;
     run_batches();

@@ -1,4 +1,4 @@
-// What kqueue promises: the rules that echod relies on, each as a small program. Read from top to bottom to learn them.
+// The rules of kqueue that echod relies on, each as a small program. To learn them, read from top to bottom.
 //
 // Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in src/linux. Where the
 // systems differ, a case says so and checks what they have in common.
@@ -30,7 +30,7 @@
 namespace {
 
 #ifdef __linux__
-constexpr bool real_kqueue = false;  // This adapter reports data 1 and fflags 0 for every descriptor.
+constexpr bool real_kqueue = false;  // The adapter reports data 1 and fflags 0 for every descriptor.
 #else
 constexpr bool real_kqueue = true;
 #endif
@@ -59,14 +59,14 @@ class Descriptor {
 struct Kqueue {
   Descriptor descriptor{::kqueue()};
 
-  /// One change, with no room for events: 0, or the errno it failed with.
+  /// Makes one change, with no room for events. Returns 0, or the errno if it fails.
   int change(std::intptr_t ident, short filter, unsigned short flags, std::int64_t data = 0, void* udata = nullptr) {
     Event change;
     EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, data, udata);
     return ::kevent(descriptor, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
   }
 
-  /// Waits for events, at most `milliseconds`, with room for `room` of them.
+  /// Waits at most `milliseconds` for events, with room for `room` of them.
   Events wait(int milliseconds, int room = 16) {
     Events events(static_cast<std::size_t>(room));
     const timespec time{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
@@ -111,7 +111,7 @@ struct Listener {
   }
 };
 
-Pair tcp_pair() {  // `first` is non-blocking: the one to watch.
+Pair tcp_pair() {  // `first` is non-blocking. It is the one to watch.
   const Listener listener;
   Descriptor client = listener.connect();
   Descriptor accepted(::accept(listener.descriptor, nullptr, nullptr));
@@ -144,7 +144,7 @@ void reset(Descriptor& descriptor) {
   descriptor.close();
 }
 
-/// Looks at `ident` and `filter` only. On macOS, `flags` also holds the actions of the filter, such as EV_ADD.
+/// Checks only `ident` and `filter`. On macOS, `flags` also holds the actions of the filter, such as EV_ADD.
 void check_one(const Events& events, std::intptr_t ident, short filter) {
   REQUIRE(events.size() == 1);
   CHECK(events[0].ident == static_cast<std::uintptr_t>(ident));
@@ -169,7 +169,7 @@ class Interruptions {
   }
 };
 
-/// The lowest number that is free for a descriptor.
+/// Returns the lowest free descriptor number.
 int next_descriptor() {
   const int next = ::dup(STDERR_FILENO);
   ::close(next);

@@ -1,5 +1,5 @@
-// A libFuzzer target: LineEcho against the model, for any bytes in any pieces. Built with clang and -DECHOD_FUZZ=ON.
-// Run as `line_echo_fuzz -max_total_time=600`.
+// A libFuzzer target. It compares LineEcho with the model, for any bytes in any pieces. Build it with clang and
+// -DECHOD_FUZZ=ON. Run it with `line_echo_fuzz -max_total_time=600`.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -18,8 +18,8 @@ namespace {
 
 }  // namespace
 
-/// The data are steps of three bytes: append a byte that many times (up to 65,535), and feed the input if the number is
-/// odd. So a short input can make long lines.
+/// Reads `data` in steps of three bytes. The first is a byte, the others say how often to append it to the input (up to
+/// 65,535 times). If that number is odd, the input is fed. So short data can make long lines.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t most = 1 << 19;
   constexpr std::size_t max_line = 65536;
@@ -29,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   bool closed = false;
   const auto feed = [&] {
     if (closed) return;
-    const std::string piece = input.substr(done);  // a copy: ASan sees a look beyond its end
+    const std::string piece = input.substr(done);  // a copy, so that ASan detects a read beyond its end
     const echod::LineEcho::Result result = echo.feed(piece);
     if (result.ready > piece.size()) fail("more is ready than there is");
     done += result.ready;

@@ -1,4 +1,4 @@
-// LineEcho: which bytes are ready to be sent, and when to close.
+// Tests LineEcho: which bytes are ready to be sent, and when it closes.
 #include "echod/line_echo.hpp"
 
 #include <algorithm>
@@ -26,14 +26,14 @@ struct Outcome {
   }
 };
 
-/// Feeds the pieces of `input` that begin at `cuts` (ascending). What is held at the end comes back, too, if `at_end`.
+/// Feeds `input` in pieces, split at `cuts` (ascending). If `at_end`, the outcome also has what is held at the end.
 Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {}, bool at_end = true) {
   LineEcho echo;
   Outcome outcome;
-  std::size_t start = 0;  // of what is held
+  std::size_t start = 0;  // where the held bytes begin
   for (std::size_t piece = 0; piece <= cuts.size() && !outcome.closed; ++piece) {
     const std::size_t end = piece < cuts.size() ? cuts[piece] : input.size();
-    const std::vector<char> alone(input.data() + start, input.data() + end);  // ASan finds a look beyond it
+    const std::vector<char> alone(input.data() + start, input.data() + end);  // so that ASan detects a read beyond it
     const LineEcho::Result result = echo.feed({alone.data(), alone.size()});
     outcome.bytes.append(alone.data(), result.ready);
     outcome.closed = result.close;
@@ -44,7 +44,7 @@ Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {}, 
   return outcome;
 }
 
-/// Whether all ways to cut `input` into pieces give the same.
+/// Returns whether every way to split `input` gives `expected`.
 bool any_split_gives(const std::string& input, const Outcome& expected) {
   for (unsigned cut_set = 0; cut_set < 1U << (input.size() - 1); ++cut_set) {
     std::vector<std::size_t> cuts;
@@ -55,7 +55,7 @@ bool any_split_gives(const std::string& input, const Outcome& expected) {
   return true;
 }
 
-/// `text`, again and again, up to `size` bytes.
+/// Returns `size` bytes that repeat `text`.
 std::string repeated(std::string_view text, std::size_t size) {
   std::string all;
   while (all.size() < size) all += text;

@@ -1,10 +1,10 @@
-// The contract of the echo, [E1] to [E4], in its plainest words: to compare the program with.
+// A simple model of the echo. Tests compare the program with it.
 #pragma once
 
 #include <string>
 #include <string_view>
 
-/// What a client that sends `input` and then half-closes gets back, however its bytes were split.
+/// Returns what a client gets back if it sends `input` and then half-closes. How the bytes are split does not matter.
 inline std::string echo_of(std::string_view input, std::size_t max_line = 65536) {
   std::string output;
   while (!input.empty()) {

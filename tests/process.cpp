@@ -32,7 +32,7 @@ namespace {
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
   const rlimit memory{start.memory, start.memory};
   if (start.memory != 0) ::setrlimit(RLIMIT_AS, &memory);
-  // An ignored signal stays ignored over exec: the tests ignore SIGPIPE, and nohup(1) ignores SIGHUP.
+  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, and nohup(1) ignores SIGHUP.
   for (const int number : {SIGPIPE, SIGHUP}) std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
   ::execv(argv[0], argv);
   _exit(127);
@@ -78,7 +78,7 @@ void Process::signal(int number) const {
 
 bool Process::read_more() {
   pollfd entry{pipe_, POLLIN, 0};
-  // Three times: to learn that a host is unknown may take long.
+  // Three times the patience, because a resolver can take long to report an unknown host.
   if (::poll(&entry, 1, static_cast<int>(3 * patience.count())) == 0) throw std::runtime_error("the program is silent");
   char buffer[4096];
   const ssize_t count = ::read(pipe_, buffer, sizeof buffer);
@@ -129,7 +129,7 @@ double Process::cpu_seconds() const {
   return seconds(used_.ru_utime) + seconds(used_.ru_stime);
 }
 
-/// Not ru_maxrss: that counts also what the process was between fork and exec, a copy of the test.
+/// Does not use ru_maxrss. That also counts the time between fork and exec, when the process is a copy of the test.
 double Process::peak_kilobytes() const {
   double kilobytes = 0;
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
@@ -139,7 +139,7 @@ double Process::peak_kilobytes() const {
 }
 
 Echod::Echod(Start start) : Process(on_free_port(std::move(start))) {
-  const std::string announcement = line_with("echod: listening on 127.0.0.1:");  // with -v there are lines before it
+  const std::string announcement = line_with("echod: listening on 127.0.0.1:");  // with -v, other lines come first
   if (announcement.empty()) throw std::runtime_error("the server did not start");
   port_ = port_of(announcement);
 }

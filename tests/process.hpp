@@ -1,4 +1,4 @@
-// Processes: the program under test is the file that the environment variable ECHOD names, otherwise the one that was
+// Starts the program under test. It is the file that the environment variable ECHOD names, otherwise the one that was
 // built with the tests.
 #pragma once
 
@@ -11,15 +11,15 @@
 
 /// How to start a process.
 struct Start {
-  std::vector<std::string> options = {};  // an Echod appends its address and port
+  std::vector<std::string> options = {};  // Echod appends an address and a port
   rlim_t descriptors = 0;                 // if not 0: the limit of open descriptors, soft and hard
   rlim_t memory = 0;                      // if not 0: the limit of its address space in bytes
   std::string program = {};               // if not empty: another program than echod
   int ignored = 0;                        // if not 0: a signal that is ignored from the start
-  bool closed = false;                    // without standard input, output and error
+  bool closed = false;                    // if true: starts without standard input, output and error
 };
 
-/// A process whose standard output and error come to us through one pipe.
+/// A process. This class reads its standard output and standard error through one pipe.
 class Process {
  public:
   explicit Process(const Start& start);
@@ -28,21 +28,21 @@ class Process {
   ~Process();
 
   void signal(int number) const;
-  /// The next line of its output, without the newline; what is left of it at the end.
+  /// Returns the next line of its output, without the newline. At the end, returns what is left of the output.
   std::string line();
-  /// The next line of its output that contains `text`, or the empty string at the end.
+  /// Returns the next line of its output that contains `text`, or an empty string at the end.
   std::string line_with(const std::string& text);
-  /// All of its output to the end.
+  /// Returns the rest of its output, up to the end.
   std::string output();
-  /// Waits for its end. Returns the exit status, or minus the number of the signal that killed it.
+  /// Waits until it ends. Returns the exit status, or minus the number of the signal that killed it.
   int wait();
-  /// SIGTERM, and wait().
+  /// Sends SIGTERM, then does the same as wait().
   int stop();
 
-  /// The CPU time that it used, after wait().
+  /// Returns the CPU time that it used. Valid only after wait().
   double cpu_seconds() const;
-  /// The most memory that it has used so far, before wait(). 0 if the system does not tell (only Linux does), or if the
-  /// address sanitizer changes it.
+  /// Returns the most memory that it has used so far. Valid only before wait(). Returns 0 with the address sanitizer,
+  /// which changes the number, and on all systems except Linux, which do not report it.
   double peak_kilobytes() const;
   pid_t pid() const { return pid_; }
 
@@ -55,7 +55,7 @@ class Process {
   rusage used_{};
 };
 
-/// echod, or another program like it, on a free port of 127.0.0.1. It listens already.
+/// A running echod, or another program like it. It listens on a free port of 127.0.0.1.
 class Echod : public Process {
  public:
   explicit Echod(Start start = {});
@@ -70,7 +70,7 @@ struct Result {
   std::string output;
 };
 
-/// Runs echod to its end.
+/// Runs echod until it ends.
 Result run_echod(const std::vector<std::string>& options);
 
 #if defined(__SANITIZE_ADDRESS__)

@@ -1,4 +1,4 @@
-// The process: descriptors, SIGPIPE, and what it says.
+// Tests how the process prepares its descriptors and SIGPIPE, and what it prints.
 #include "echod/process.hpp"
 
 #include <fcntl.h>
@@ -16,7 +16,7 @@ using echod::say;
 
 namespace {
 
-/// Runs `check` in a child, after prepare_process(). Returns whether it returned true.
+/// Runs `before`, prepare_process() and `check` in a child process. Returns whether `check` returned true.
 template <typename Before, typename Check>
 bool in_child(Before before, Check check) {
   const pid_t child = ::fork();
@@ -30,7 +30,7 @@ bool in_child(Before before, Check check) {
   return status == 0;
 }
 
-/// Standard error is a pipe while this exists.
+/// While this object exists, standard error is a pipe.
 struct StandardError {
   int ends[2];
   int saved = ::dup(STDERR_FILENO);
@@ -44,7 +44,7 @@ struct StandardError {
     ::dup2(saved, STDERR_FILENO);
     for (const int descriptor : {saved, ends[0], ends[1]}) ::close(descriptor);
   }
-  /// What is in the pipe.
+  /// Returns what is in the pipe.
   std::string read() const {
     std::string text(1 << 20, '\0');
     text.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(ends[0], text.data(), text.size()), 0)));

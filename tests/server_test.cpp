@@ -1,4 +1,4 @@
-// Server: its limits of time, the stop, and stale events.
+// Tests the time limits of Server, how it stops, and stale events.
 #include "echod/server.hpp"
 
 #include <fcntl.h>
@@ -23,7 +23,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Sends until the server has cut the connection off. Returns the errno of that, or 0 if it takes too long.
+/// Sends until the server cuts the connection off. Returns the errno of the write, or 0 if it takes too long.
 int send_until_cut_off(Client& client) {
   try {
     const auto start = std::chrono::steady_clock::now();
@@ -34,7 +34,7 @@ int send_until_cut_off(Client& client) {
   }
 }
 
-/// The lowest number that is free for a descriptor.
+/// Returns the lowest free descriptor number.
 int next_descriptor() {
   const int next = ::dup(STDERR_FILENO);
   ::close(next);
@@ -104,7 +104,7 @@ TEST_CASE("the idle limit, not the linger, holds for output that is pending afte
   REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
   const ServerProcess server({.linger = 1h, .idle = 500ms}, std::move(listener));
   Client client(server.port(), "127.0.0.1", small);
-  server.signal(SIGSTOP);  // so that one read takes all
+  server.signal(SIGSTOP);  // so that one read takes everything
   client.send(std::string(40'000, 'x') + "\n\n");
   server.signal(SIGCONT);
   CHECK(client.breaks());
@@ -139,7 +139,7 @@ TEST_CASE("a client that reads its echo slowly has its time again with each piec
   REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
   const ServerProcess server({.idle = 1500ms}, std::move(listener));
   Client client(server.port(), "127.0.0.1", small);
-  server.signal(SIGSTOP);  // so that one read takes all
+  server.signal(SIGSTOP);  // so that one read takes everything
   client.send(std::string(39'999, 'x') + "\n");
   server.signal(SIGCONT);
   for (int i = 0; i < 20; ++i) {
@@ -243,7 +243,7 @@ TEST_CASE("a pause ends when a client leaves, and otherwise after a second", "[M
 TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3]") {
   LocalServer local;
   Client client(local.port);
-  const int next = next_descriptor();  // the accepted socket gets it
+  const int next = next_descriptor();  // the accepted socket will get it
   local.server.on_event(event_of(local.listener, EVFILT_READ));
   client.send("line\nheld");
   pollfd entry{next, POLLIN, 0};

@@ -1,4 +1,4 @@
-// Servers with limits that a test can wait for, and the server's end of a connection.
+// Servers with time limits that a test can wait for, and the server's end of a connection.
 #pragma once
 
 #include <poll.h>
@@ -28,7 +28,7 @@ inline void wait_for_input(const echod::Socket& socket) {
   if (::poll(&entry, 1, static_cast<int>(patience.count())) != 1) throw std::runtime_error("no input");
 }
 
-/// A connection: the client, and the socket that a server has of it.
+/// Both ends of a connection: the client, and the socket that the server has accepted.
 struct Pair {
   echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
   Client client{port_of(listener)};
@@ -79,7 +79,7 @@ class ServerProcess {
     transcript::note("server", "gets signal " + std::to_string(number));
     ::kill(pid_, number);
   }
-  /// Waits for its end. Returns 0 after a stop.
+  /// Waits until it ends. Returns 0 after a stop.
   int wait() {
     int status = -1;
     for (const auto start = std::chrono::steady_clock::now(); ::waitpid(pid_, &status, WNOHANG) == 0; ::usleep(1000))

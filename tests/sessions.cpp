@@ -20,7 +20,7 @@ using Random = std::mt19937_64;
 std::size_t up_to(Random& random, std::size_t most) { return random() % (most + 1); }
 bool one_in(Random& random, unsigned n) { return random() % n == 0; }
 
-/// A line, its end included: mostly short, seldom long or blank.
+/// Returns a line with its ending. Most lines are short, and a few are long or blank.
 std::string random_line(Random& random) {
   const std::size_t around_limit = 65530 + up_to(random, 12);
   const std::size_t length = one_in(random, 60)   ? around_limit
@@ -74,10 +74,10 @@ struct Sessions::Session {
   Session(const Session&) = delete;
   ~Session() { ::close(descriptor); }
 
-  /// A patient client gets all its complete lines back without saying that it is at its end.
+  /// A patient client waits for the echo of all its complete lines before it sends the rest and half-closes.
   bool waits_for_echo() const { return patient && sent >= complete && received < echo_of_complete; }
 
-  /// Sends a random piece. False if the connection is broken.
+  /// Sends a random piece. Returns false if the connection is broken.
   bool send_some(Random& random) {
     if (sent == input.size() || waits_for_echo()) return true;
     const std::size_t rest = (patient && sent < complete ? complete : input.size()) - sent;
@@ -88,7 +88,7 @@ struct Sessions::Session {
     return true;
   }
 
-  /// Reads a random piece and compares. Returns what read did.
+  /// Reads a random piece and compares it with the model. Returns the result of read.
   ssize_t read_some(Random& random) {
     static char buffer[1 << 18];
     const ssize_t count = ::read(descriptor, buffer, 1 + up_to(random, sizeof buffer - 1));
@@ -104,11 +104,11 @@ struct Sessions::Session {
     ::setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   }
 
-  /// Whether the session goes on, is over, or was ended by a reset.
+  /// `reset` means that the server ended the session with a reset.
   enum class Progress { goes_on, over, reset };
 
   Progress step(Random& random) {
-    // The server closes first only upon an empty line, and then it keeps reading for longer than we send.
+    // The server closes first only after an empty line. Then it keeps reading for longer than this client sends.
     if (!half_closed && !send_some(random)) return Progress::reset;
     if (end != End::half_close && one_in(random, 30)) {
       if (end == End::reset) reset();
@@ -123,7 +123,7 @@ struct Sessions::Session {
     if (count > 0 || (count < 0 && errno == EAGAIN)) return Progress::goes_on;
     if (count < 0) return Progress::reset;
     const bool all = received == expected.size();
-    const bool may_end = half_closed || expected.size() < input.size();  // at its end, or an empty line
+    const bool may_end = half_closed || expected.size() < input.size();  // or after an empty line
     if (!all || !may_end) throw std::runtime_error("a client got an orderly end, but not all of its echo");
     return Progress::over;
   }

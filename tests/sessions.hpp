@@ -1,4 +1,4 @@
-// Random clients, many at a time, each compared with the model: for fault_test and soak.
+// Random clients for fault_test and soak. Many run at a time. Each compares its echo with the model.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,17 @@
 
 class Sessions {
  public:
-  /// Against the server on this port of 127.0.0.1. The same seed makes the same clients.
+  /// The clients use the server on `port` of 127.0.0.1. The same seed makes the same clients.
   Sessions(std::uint16_t port, std::uint64_t seed, std::size_t at_once);
   ~Sessions();
 
-  /// Does one step of each session: sends a bit, reads a bit, or ends it. Starts new ones for those that are over, as
-  /// long as fewer than `total` were started. Returns whether any are left. Throws std::runtime_error if a client got
-  /// what the model does not say.
+  /// Starts new sessions in place of those that are over, up to `total` in all. Then does one step of each session,
+  /// which sends and reads some bytes, or ends. Returns whether any are left. Throws std::runtime_error if an echo
+  /// differs from the model.
   bool step(std::uint64_t total);
 
   std::uint64_t started() const { return started_; }
-  /// How many clients were reset. None of them has received an orderly end before its echo was complete.
+  /// Returns how many clients the server reset.
   std::uint64_t resets() const { return resets_; }
   std::uint64_t bytes_echoed() const { return bytes_; }
 

@@ -1,4 +1,4 @@
-// A soak: random clients against the real program, for as long as one likes, every byte compared with the model.
+// A soak test. Random clients use the real program for a given time, and compare every byte with the model.
 //   soak SECONDS [SEED]
 #include <unistd.h>
 
@@ -18,13 +18,13 @@
 
 namespace {
 
-/// Resident kilobytes and open descriptors, where there is a /proc to read them from.
+/// Returns the resident kilobytes and open descriptors as text, if the system has a /proc that shows them.
 std::string use_of(const Process& process) {
   const std::filesystem::path proc = "/proc/" + std::to_string(process.pid());
   std::ifstream file(proc / "statm");
   long total = 0;
   long resident = 0;
-  if (!(file >> total >> resident)) return "memory and descriptors: not known on this system";
+  if (!(file >> total >> resident)) return "memory and descriptors are not known on this system";
   const auto descriptors = std::distance(std::filesystem::directory_iterator(proc / "fd"), {});
   return std::to_string(resident * (sysconf(_SC_PAGESIZE) / 1024)) + " KiB resident, " + std::to_string(descriptors) +
          " descriptors";
@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
       while (clients.step(clients.started())) {
       }
     };
-    while (clients.step(1000)) {  // "at start" means: after the first clients have been served
+    while (clients.step(1000)) {  // the first report comes after the first clients have been served
     }
     say();
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atol(argv[1]));

@@ -1,4 +1,4 @@
-// Socket: what the rest of the program relies on.
+// Tests what the rest of the program expects of Socket.
 #include "echod/socket.hpp"
 
 #include <dlfcn.h>
@@ -43,7 +43,7 @@ bool has_flags(const Socket& socket) {
          (::fcntl(socket.descriptor(), F_GETFD) & FD_CLOEXEC) != 0;
 }
 
-/// The message of the failure to listen.
+/// Returns the message of Socket::listen if it fails, otherwise an empty string.
 std::string why_not(const std::string& host, std::uint16_t port) {
   try {
     (void)Socket::listen(host, port);
@@ -55,7 +55,7 @@ std::string why_not(const std::string& host, std::uint16_t port) {
 
 }  // namespace
 
-/// Takes the place of getaddrinfo(3) in this program. It does not know "no-such-host.test". "two-addresses.test" has
+/// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". For "two-addresses.test" it returns
 /// 192.0.2.1, which no machine has, and 127.0.0.1.
 extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req, addrinfo** pai) {
   static const auto real = reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
@@ -145,7 +145,7 @@ TEST_CASE("a listener knows whether a descriptor is free", "[M4]") {
   const int next = ::dup(STDERR_FILENO);
   ::close(next);
   CHECK(listener.descriptor_available());
-  CHECK(::dup(STDERR_FILENO) == next);  // it has taken none
+  CHECK(::dup(STDERR_FILENO) == next);  // it has not kept one
   ::close(next);
   rlimit limit{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);

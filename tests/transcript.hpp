@@ -1,5 +1,5 @@
-// A transcript of what the clients of a test do, on stderr, if the environment has ECHOD_TRANSCRIPT. tests/break-it
-// sets it to show what a client of a broken server sees.
+// If the environment has ECHOD_TRANSCRIPT, writes to stderr what the clients of a test do. tests/break-it sets it to
+// show what a client of a broken server sees.
 #pragma once
 
 #include <cstdio>
@@ -8,7 +8,7 @@
 #include <string_view>
 
 namespace transcript {
-/// Text in quotes, on one line. Not more than its beginning.
+/// Returns at most the first 60 bytes, in quotes and on one line.
 inline std::string quoted(std::string_view bytes) {
   std::string text = "\"";
   for (const char byte : bytes.substr(0, 60)) {
@@ -22,7 +22,7 @@ inline std::string quoted(std::string_view bytes) {
   return text + "\"";
 }
 
-/// Notes that `who` ("client 1", "server") did something, and perhaps with which bytes.
+/// Writes what `who` ("client 1", "server") did, and with which bytes, if any.
 inline void note(const std::string& who, const std::string& what, std::string_view bytes = {}) {
   static const bool on = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
   if (!on) return;

@@ -1,4 +1,4 @@
-// The traps of README's table. The naive server falls into each of them, and echod into none.
+// Tests the first eight traps of README's table. The naive server falls into each of them, and echod into none.
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,8 +19,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Where NAIVE_ECHOD says, or where the build has put it, or near echod, or here. Empty, with a warning, if it is not
-/// there.
+/// Returns the path that NAIVE_ECHOD gives. Without it, looks where the build has put naive_echod, near echod, and in
+/// the current directory. Returns an empty string, with a warning, if it is in none of these places.
 std::string naive_program() {
   const char* const named = std::getenv("NAIVE_ECHOD");
   if (named != nullptr) return named;
@@ -30,11 +30,11 @@ std::string naive_program() {
   for (const std::string& path : {std::string(NAIVE_ECHOD_PATH), near_echod + "naive_echod",
                                   near_echod + "tests/naive_echod", std::string("./naive_echod")})
     if (::access(path.c_str(), X_OK) == 0) return path;
-  WARN("naive_echod is not here, and NAIVE_ECHOD does not name it: only echod is tested");
+  WARN("cannot find naive_echod, and NAIVE_ECHOD does not name it: only echod is tested");
   return {};
 }
 
-/// Runs `trap` against both. It returns whether the server falls into it.
+/// Runs `trap` against both servers. `trap` returns whether the server falls into it.
 template <typename Trap>
 void check_only_naive_falls_into(Trap trap, rlim_t descriptors = 0) {
   const std::string program = naive_program();
@@ -49,7 +49,7 @@ void check_only_naive_falls_into(Trap trap, rlim_t descriptors = 0) {
   CHECK_FALSE(trap(echod));
 }
 
-/// Whether another client is served.
+/// Returns whether another client is served.
 bool serves(const Echod& server) {
   Client client(server.port());
   client.send("served?\n");
@@ -118,7 +118,7 @@ TEST_CASE("writing to a client that has gone raises SIGPIPE", "[trap][M5]") {
         client.send("x");
         client.hears_within(100ms);  // nothing comes: by then naive_echod waits for the rest of the line
         server.signal(SIGSTOP);
-        client.send(lines + "half a line");  // so that echod writes twice, too: lines, and at the end this
+        client.send(lines + "half a line");  // so that echod also writes twice: the lines, then this half
         client.close();
         server.signal(SIGCONT);
         serves(server);
@@ -146,7 +146,7 @@ TEST_CASE("without a descriptor a connection is lost or the loop spins", "[trap]
 }
 
 TEST_CASE("a line that never ends takes all memory", "[trap][E2]") {
-  if (Echod().peak_kilobytes() == 0) return;  // the system does not tell
+  if (Echod().peak_kilobytes() == 0) return;  // memory use is not known here
   check_only_naive_falls_into([](Echod& server) {
     const std::string line = std::string(60'000'000, 'x') + '\n';
     return Client(server.port()).exchange(line) != line || server.peak_kilobytes() > 50'000;

@@ -1,7 +1,7 @@
-// echobench: a load for an echo server, and what it costs.
-// Each connection sends some lines at once. It waits until all have come back, compares them, and starts again. The
-// idle connections have sent one line. `echobench -h` explains the options. The CPU time of the server is read from
-// outside, on systems that have clock_getcpuclockid(3).
+// echobench: puts load on an echo server, and measures what it costs.
+// Each connection sends some lines at once. It waits until all have come back, compares them, and starts again. An
+// idle connection has sent one line. `echobench -h` explains the options. On systems that have clock_getcpuclockid(3),
+// echobench reads the CPU time of the server from outside.
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/resource.h>
@@ -54,11 +54,11 @@ constexpr const char* help =
     "  -s seconds      length of the measurement, 1 to 86400; default 2\n"
     "  -w seconds      length of the warm-up before it, which is not counted, 0 to 3600; default 1\n"
     "\n"
-    "Without arguments, echobench starts the echod that the environment variable ECHOD names, or that of its build.\n"
+    "Without arguments, echobench starts the echod that the environment variable ECHOD names, or its own build.\n"
     "It starts a program as `program 127.0.0.1 0`, and expects `echod: listening on 127.0.0.1:PORT` from it.\n"
-    "An address and a port (1 to 65535) are those of a running server, and pid is its process, to show its CPU time.\n";
+    "With an address and a port (1 to 65535), it uses a running server. With its pid, it also shows its CPU time.\n";
 
-/// The texts that connections send, in turn. Neighbours send different texts.
+/// Returns the texts that the connections send. Neighbours send different texts.
 std::vector<std::string> texts_of(const Load& load) {
   constexpr unsigned long letters = 26;
   std::vector<std::string> texts(std::min(letters, load.connections));
@@ -72,7 +72,7 @@ std::vector<std::string> texts_of(const Load& load) {
   return texts;
 }
 
-/// Passes events to the pingers, until a time.
+/// Passes events to the pingers until the time `end`.
 class Run final : public echod::EventLoop::Handler {
  public:
   std::deque<Pinger> pingers;
@@ -91,7 +91,7 @@ class Run final : public echod::EventLoop::Handler {
   std::vector<Pinger*> by_descriptor_;
 };
 
-/// The CPU time of a process so far, in seconds; negative if it is not known.
+/// Returns the CPU time of a process so far, in seconds, or a negative number if it is not known.
 double cpu_of([[maybe_unused]] pid_t pid) {
 #if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
   clockid_t clock{};
@@ -102,7 +102,7 @@ double cpu_of([[maybe_unused]] pid_t pid) {
   return -1;
 }
 
-/// One line and its echo. From then on the connection is idle.
+/// Sends one line and waits for its echo. From then on the connection is idle.
 void greet(echod::Socket& idler) {
   constexpr timeval patience{10, 0};
   ::setsockopt(idler.descriptor(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
@@ -114,13 +114,13 @@ void greet(echod::Socket& idler) {
                                            : "the server has closed an idle connection");
 }
 
-/// Whether there is neither input nor its end.
+/// Returns whether the connection is open and has no input.
 bool still_open(const echod::Socket& idler) {
   char byte = 0;
   return ::recv(idler.descriptor(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-/// A server that we start has the same limit.
+/// Checks the limit of this process. A server that we start has the same limit.
 void check_descriptors(const Load& load) {
   constexpr unsigned long besides = 32;
   rlimit limit{};

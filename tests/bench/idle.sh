@@ -1,7 +1,6 @@
 #!/bin/sh
-# idle.sh [ECHOBENCH]: the CPU time per line of 50 busy connections among more and more idle ones, as a table and a
-# chart. Each number is the median of five rounds. It needs about 10,000
-# descriptors (ulimit -n).
+# idle.sh [ECHOBENCH]: prints the CPU time per line of 50 busy connections, with more and more idle ones, as a table
+# and a chart. Each number is the median of five rounds. It needs about 10,000 descriptors (ulimit -n).
 set -eu
 bench=${1:-$(dirname "$0")/../../build/tests/bench/echobench}
 counts="0 1000 2000 4000 6000 9000"
@@ -12,7 +11,7 @@ for round in 1 2 3 4 5; do
     line=$("$bench" -c 50 -b 64 -i "$idle" -s 2)
     case $line in
       *"CPU us/line "*) echo "$idle ${line##* }" >>"$results" ;;
-      *) echo "idle.sh: echobench cannot tell the CPU time here" >&2; exit 1 ;;
+      *) echo "idle.sh: echobench cannot read the CPU time on this system" >&2; exit 1 ;;
     esac
   done
 done

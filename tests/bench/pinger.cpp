@@ -51,7 +51,7 @@ void Pinger::start() {
   send();
 }
 
-/// Always waits for input, and for room to send only while bytes are unsent.
+/// The read filter is always enabled. The write filter exists only while bytes are unsent.
 void Pinger::send() {
   const ssize_t count = socket_.write(std::string_view(text_).substr(sent_));
   if (count < 0 && errno != EAGAIN) fail("write");

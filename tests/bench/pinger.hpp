@@ -1,4 +1,4 @@
-// Pinger: one busy connection. It shows EventLoop and Socket from the side of a client.
+// Pinger: one busy connection. It uses EventLoop and Socket in a client.
 #pragma once
 
 #include <chrono>
@@ -9,8 +9,8 @@
 #include "echod/event_loop.hpp"
 #include "echod/socket.hpp"
 
-/// Connects to the first address of the server that answers; non-blocking from then on. Throws std::runtime_error whose
-/// what() names the address and the reason.
+/// Connects to the first address of the server that answers. Returns a non-blocking socket. Throws std::runtime_error
+/// whose what() names the address and the reason.
 echod::Socket connect_to(const std::string& address, const std::string& port);
 
 class Pinger {
@@ -25,7 +25,7 @@ class Pinger {
   int descriptor() const { return socket_.descriptor(); }
   unsigned long rounds() const { return rounds_; }
   void forget_rounds() { rounds_ = 0; }
-  /// How long the round in progress has taken so far, in microseconds.
+  /// Returns how long the current round has taken so far, in microseconds.
   float waiting() const;
 
  private:
