@@ -1,4 +1,4 @@
-// A line echo server on kqueue(2) in its shortest form. It works until a client does something unusual.
+// A line echo server on kqueue(2) in its shortest form. It serves one client at a time, and has many faults.
 #include <sys/types.h>
 #include <sys/event.h>
 #include <arpa/inet.h>
