@@ -21,9 +21,13 @@ static void serve(int client) {
     for (ssize_t i = 0; i < count; ++i) {
       line += bytes[i];
       if (bytes[i] != '\n') continue;
-      if (line == "\n" || line == "\r\n" || write(client, line.data(), line.size()) < 0) return void(close(client));
+      if (line == "\n" || line == "\r\n" || write(client, line.data(), line.size()) < 0) {
+        close(client);
+        return;
+      }
       line.clear();
     }
+  close(client);
 }
 
 int main(int, char** argv) {
