@@ -73,7 +73,7 @@ void Connection::send_kept(Moved& moved) noexcept {
   unsent_ -= sent;
   kept_.erase(0, sent);  // in place: a copy could run out of memory
   if (unsent_ > 0) return;
-  if (kept_.empty()) std::string().swap(kept_);  // gives the memory back, unlike clear()
+  kept_.shrink_to_fit();  // gives the memory back, unlike erase()
   all_sent();
 }
 

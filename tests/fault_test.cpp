@@ -344,6 +344,12 @@ TEST_CASE("when all is sent, a connection keeps no memory", "[M2]") {
   CHECK(allocated == before + 1);
   while (connection.unsent() > 0) connection.step(buffer);
   CHECK(allocated == before);
+
+  pair.client.send(line + "h");
+  while (connection.unsent() == 0) connection.step(buffer);
+  while (connection.unsent() > 0) connection.step(buffer);
+  CHECK(connection.held() == 1);
+  CHECK(allocated == before);  // a std::string keeps one byte in itself
 }
 
 TEST_CASE("a client without a knote for its output is reset", "[M4][M5]") {
