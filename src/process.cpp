@@ -11,7 +11,6 @@
 #include <cstdarg>
 #include <cstdio>
 #include <system_error>
-#include <utility>
 #ifdef __FreeBSD__
 #include <sys/capsicum.h>
 #endif
@@ -24,12 +23,8 @@ void prepare_process() noexcept {
   if (descriptor >= 0) ::close(descriptor);
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
-  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    constexpr rlim_t open_max = 10240;  // of macOS, which before version 11 does not take an infinite hard limit
-    limit.rlim_cur = std::max(before, std::min(open_max, limit.rlim_max));
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
   std::signal(SIGPIPE, SIG_IGN);
 }
 
