@@ -75,12 +75,14 @@ void Server::accept_clients() {
 
 /// Returns false if there is no memory or no knote for the client. Then the client is reset.
 bool Server::admit(Socket socket) {
+  const int descriptor = socket.descriptor();
   try {
-    trace::action(socket.descriptor(), "accepted");
-    loop_.change(socket.descriptor(), EVFILT_READ, EV_ADD);
+    trace::action(descriptor, "accepted");
+    loop_.change(descriptor, EVFILT_READ, EV_ADD);
     clients_.add(Connection(std::move(socket), echo_), idle_time());
   } catch (const std::exception& error) {
     shortage_ = reason_of(error);
+    trace::action(descriptor, "reset, for lack of memory");
     return false;
   }
   ++accepted_;

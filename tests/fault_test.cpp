@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <new>
 #include <optional>
 #include <random>
@@ -32,6 +33,7 @@
 #include "echod/server.hpp"
 #include "servers.hpp"
 #include "sessions.hpp"
+#include "trace.hpp"
 
 using Clock = echod::EventLoop::Clock;
 using echod::Connection;
@@ -287,6 +289,26 @@ TEST_CASE("without memory for a new client it is reset, and the listener pauses"
   later.send("a line\n");
   server.run([&] { return waits() && !later.hears_within(0ms); });
   CHECK(later.receive(7) == "a line\n");
+}
+
+TEST_CASE("the trace shows a client for which there is no memory", "[C5][M4]") {
+  faults = {};
+  Driver server;
+  const Client client(server.port());
+  const Patience waits;
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), &std::fclose);
+  const int saved = ::dup(STDERR_FILENO);
+  ::dup2(::fileno(file.get()), STDERR_FILENO);
+  echod::trace::on = faults.no_memory = true;
+  server.run([&] { return waits() && !client.hears_within(0ms); });
+  echod::trace::on = faults.no_memory = false;
+  ::dup2(saved, STDERR_FILENO);
+  ::close(saved);
+  std::rewind(file.get());
+  std::string trace(4096, '\0');
+  trace.resize(std::fread(trace.data(), 1, trace.size(), file.get()));
+  INFO(trace);
+  CHECK(trace.find(": reset, for lack of memory\n") != std::string::npos);
 }
 
 TEST_CASE("when a client ends for lack of memory, the listener pauses", "[M4]") {
