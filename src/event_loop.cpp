@@ -37,8 +37,8 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
 
 /// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads, and a write filter
 /// while there is nothing to write, because a socket is nearly always ready for writing. The read filter comes back
-/// soon, so it is only disabled. EV_ENABLE is needed then, since EV_ADD leaves it disabled. The write filter is rare:
-/// it is deleted.
+/// soon, so it is only disabled. EV_ENABLE is needed then, since EV_ADD leaves it disabled. The write filter is needed
+/// rarely, so it is deleted: most clients have one knote.
 void EventLoop::wait_for(int descriptor, short filter) {
   if (filter == EVFILT_WRITE) {
     change(descriptor, EVFILT_READ, EV_DISABLE);

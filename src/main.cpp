@@ -1,5 +1,5 @@
 // echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a Server gives each
-// client a LineEcho, which sends every line back and closes on an empty line. Calls go down, and results come back.
+// client a LineEcho, which sends every line back and closes on an empty line. Calls follow the includes.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     const std::string address = listener.local_address();
     EventLoop loop;
     Server server(loop, std::move(listener), LineEcho(), {.idle = options.idle});
-    std::fprintf(stderr, "echod: listening on %s\n", address.c_str());
+    std::fprintf(stderr, "echod: listening on %s\n", address.c_str());  // say() could drop it
     enter_capability_mode();
     loop.run(server);  // until a signal to stop
     return EXIT_SUCCESS;

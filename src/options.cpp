@@ -59,7 +59,7 @@ Options parse_command_line(int argc, char** argv) {
       case 'v': options.verbose = true; break;
       case ':': bad_usage("the timeout is missing");
       default:
-        bad_usage("unknown option: " + (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
+        bad_usage("bad option: " + (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
     }
   }
   argv += optind;

@@ -35,7 +35,7 @@ Socket listen_on(const addrinfo& address) {
       socket && set_descriptor_flags(socket) &&
       set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&  // restart although old connections are in TIME_WAIT
       (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) &&
-      // Accepted sockets inherit these. On macOS, to set them there fails if the client has already gone.
+      // Accepted sockets inherit these. On macOS, setting them after accept fails if the client has gone.
       set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
       set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1) &&  // urgent data are input, too
       ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
@@ -75,8 +75,8 @@ Socket Socket::accept() {
   Socket accepted(system::accept(descriptor_));
   if (!accepted && (errno == EBADF || errno == EFAULT || errno == EINVAL || errno == ENOTSOCK))
     throw std::system_error(errno, std::generic_category(), "accept");
-  // The listener cannot hand SO_LINGER down: macOS turns an inherited time of 0 into 120 s. To set it fails there
-  // (EINVAL) if the client has already gone. This is not an error of accept.
+  // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting it fails (EINVAL)
+  // if the client has already gone. This is not an error of accept.
   if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(accepted))) {
     accepted = Socket();
     errno = ECONNABORTED;

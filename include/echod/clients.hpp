@@ -14,7 +14,9 @@ class Clients {
   static constexpr Time at_once = Time::min();
   static constexpr Time never = Time::max();
 
-  /// If it throws std::bad_alloc, the connection is destroyed.
+  Clients() = default;
+  Clients(Clients&&) = delete;  // places_ holds iterators of order_
+  /// No connection may have this descriptor yet. If it throws std::bad_alloc, the connection is destroyed.
   void add(Connection connection, Time close_at) {
     const auto descriptor = static_cast<std::size_t>(connection.descriptor());
     if (descriptor >= places_.size()) places_.resize(descriptor + 1, order_.end());
@@ -25,7 +27,7 @@ class Clients {
     const bool known = static_cast<std::size_t>(descriptor) < places_.size() && place(descriptor) != order_.end();
     return known ? &place(descriptor)->second : nullptr;
   }
-  /// Changes when to close a connection, O(log n). Allocates nothing, and does not move it in memory.
+  /// Changes when to close a connection that is in here, O(log n). Allocates nothing, and does not move it in memory.
   void close_at(const Connection& connection, Time time) noexcept {
     auto node = order_.extract(place(connection.descriptor()));
     node.key() = time;

@@ -1,10 +1,10 @@
-// Connection: one client, from accept to close.
+// Connection: one client, from Socket::accept to close.
 //
 //   echoing --end of input (half-close)--> at_end --all sent--> ended
 //   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering --the client closes--> ended
 //
-// It waits either for input or for room to send. While bytes are unsent it does not read. This is back-pressure: a
-// client that does not read soon cannot send either, so what we keep of it is bounded. Any error leads to `ended`.
+// It waits either for input or for room to send. While bytes are unsent it does not read. This is back-pressure: the
+// kernel's buffers fill, the client cannot send more, and what we keep is bounded. Any error leads to `ended`.
 //
 // Its destructor resets the connection (SO_LINGER, see Socket::accept), unless everything that the client sent, up to
 // an empty line, was echoed. So a client can always tell a complete echo from a truncated one.
@@ -33,10 +33,10 @@ class Connection {
   Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
 
   /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
-  /// space, larger than the longest line; connections can share one. Only for a connection that has not ended.
+  /// space, larger than the longest line; connections can share one. Like the next two, only before it has ended.
   Moved step(std::span<char> buffer) noexcept;
-  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps serve it until a
-  /// read finds its input empty. Then the bytes of an unfinished line are sent, too, and it closes.
+  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps serve it, until a
+  /// read returns less than it asked for. Then the bytes of an unfinished line are sent, too, and it closes.
   Moved stop(std::span<char> buffer) noexcept;
   /// Its time is up: does a last step, unless it lingers. If nothing moved, ends it, orderly if no bytes are kept.
   Moved expire(std::span<char> buffer) noexcept;

@@ -17,7 +17,7 @@ void enter_capability_mode();
 /// Returns the limit of open descriptors as text if `error` says that it is too low (EMFILE), otherwise nothing.
 std::string descriptor_limit_hint(const std::exception& error);
 
-/// Writes "echod: ", the text of printf(3) and a newline to stderr, at most 512 bytes. Drops them if stderr cannot take
-/// them at once, poll(2): a stopped terminal or a full pipe must not block the server.
+/// Writes "echod: ", the text of printf(3) and a newline to stderr, at most 512 bytes. Drops them if poll(2) says that
+/// stderr is full. So a stopped terminal or a full pipe does not block the server; a terminal that is nearly full can.
 void say(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));
 }  // namespace echod

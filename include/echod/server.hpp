@@ -27,8 +27,9 @@ struct Limits {
 class Server final : public EventLoop::Handler {
  public:
   /// Serves the clients of `listener`, each with a copy of `echo`, while `loop` runs with this handler. SIGINT, SIGTERM
-  /// and SIGHUP (unless it is ignored) stop it. SIGUSR1 and SIGINFO print a status line. SIGPIPE must be ignored.
-  /// `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no client could be served.
+  /// and SIGHUP (unless it is ignored) stop it; SIGUSR1 and SIGINFO print a status line; all stay ignored afterwards.
+  /// SIGPIPE must be ignored. `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no
+  /// client could be served.
   Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits);
   void on_event(const struct kevent& event) override;
   std::optional<Clients::Time> after_batch() override;
@@ -59,7 +60,7 @@ class Server final : public EventLoop::Handler {
   const Limits limits_;
   Clients clients_;
   std::array<char, std::size_t{112} * 1024> buffer_;  // all connections share it: they do one step at a time
-  int shortage_ = 0;                                  // the errno that a client met for lack of memory or of a knote
+  int shortage_ = 0;                                  // the errno, if a client lacked memory or a knote
   Clients::Time retry_at_ = Clients::never;           // when a pause of the listener ends
   Clients::Time say_at_ = Clients::at_once;           // when to say again that it pauses
   Clients::Time stop_by_ = Clients::never;            // when to cut off the remaining clients
