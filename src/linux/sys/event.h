@@ -33,7 +33,7 @@ struct kevent {
 #define EV_DELETE 0x0002
 #define EV_ENABLE 0x0004
 #define EV_DISABLE 0x0008
-#define EV_CLEAR 0x0020  // in an event: EV_CLEAR in every event of a signal
+#define EV_CLEAR 0x0020  // in every event of a signal
 #define EV_EOF 0x8000
 #define EV_ERROR 0x4000
 
