@@ -18,7 +18,6 @@
 #include <cstdlib>
 #include <functional>
 #include <initializer_list>
-#include <memory>
 #include <new>
 #include <optional>
 #include <random>
@@ -33,6 +32,7 @@
 #include "echod/server.hpp"
 #include "servers.hpp"
 #include "sessions.hpp"
+#include "standard_error.hpp"
 #include "trace.hpp"
 
 using Clock = echod::EventLoop::Clock;
@@ -296,17 +296,11 @@ TEST_CASE("the trace shows a client for which there is no memory", "[C5][M4]") {
   Driver server;
   const Client client(server.port());
   const Patience waits;
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), &std::fclose);
-  const int saved = ::dup(STDERR_FILENO);
-  ::dup2(::fileno(file.get()), STDERR_FILENO);
+  const StandardError standard_error;
   echod::trace::on = faults.no_memory = true;
   server.run([&] { return waits() && !client.hears_within(0ms); });
   echod::trace::on = faults.no_memory = false;
-  ::dup2(saved, STDERR_FILENO);
-  ::close(saved);
-  std::rewind(file.get());
-  std::string trace(4096, '\0');
-  trace.resize(std::fread(trace.data(), 1, trace.size(), file.get()));
+  const std::string trace = standard_error.read();
   INFO(trace);
   CHECK(trace.find(": reset, for lack of memory\n") != std::string::npos);
 }

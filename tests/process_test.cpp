@@ -11,6 +11,7 @@
 #include <string>
 
 #include "catch.hpp"
+#include "standard_error.hpp"
 
 using echod::say;
 
@@ -29,28 +30,6 @@ bool in_child(Before before, Check check) {
   REQUIRE(::waitpid(child, &status, 0) == child);
   return status == 0;
 }
-
-/// While this object exists, standard error is a pipe.
-struct StandardError {
-  int ends[2];
-  int saved = ::dup(STDERR_FILENO);
-
-  StandardError() {
-    REQUIRE(::pipe(ends) == 0);
-    ::dup2(ends[1], STDERR_FILENO);
-    ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  }
-  ~StandardError() {
-    ::dup2(saved, STDERR_FILENO);
-    for (const int descriptor : {saved, ends[0], ends[1]}) ::close(descriptor);
-  }
-  /// Returns what is in the pipe.
-  std::string read() const {
-    std::string text(1 << 20, '\0');
-    text.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(ends[0], text.data(), text.size()), 0)));
-    return text;
-  }
-};
 
 }  // namespace
 
