@@ -21,13 +21,9 @@ static void serve(int client) {
     for (ssize_t i = 0; i < count; ++i) {
       line += bytes[i];
       if (bytes[i] != '\n') continue;
-      if (line == "\n" || line == "\r\n" || write(client, line.data(), line.size()) < 0) {
-        close(client);
-        return;
-      }
+      if (line == "\n" || line == "\r\n" || write(client, line.data(), line.size()) < 0) return;
       line.clear();
     }
-  close(client);
 }
 
 int main(int, char** argv) {
@@ -45,11 +41,11 @@ int main(int, char** argv) {
   for (struct kevent event;;) {
     if (kevent(kq, nullptr, 0, &event, 1, nullptr) != 1) continue;
     const int ready = static_cast<int>(event.ident);
-    if ((event.flags & EV_EOF) != 0)
-      close(ready);
-    else if (ready == listener)
+    if (ready == listener) {
       watch(kq, accept(listener, nullptr, nullptr));
-    else
-      serve(ready);
+      continue;
+    }
+    if ((event.flags & EV_EOF) == 0) serve(ready);
+    close(ready);
   }
 }
