@@ -345,6 +345,13 @@ TEST_CASE("sending what is kept needs no memory", "[E6][M4]") {
   while (connection.unsent() == 0) connection.step(buffer);
   while (connection.unsent() > 0) REQUIRE(without_memory(connection, buffer).error == 0);
   CHECK(pair.client.receive(line.size()) == line);
+
+  const std::string held(500, 'y');  // giving memory back would need some for these
+  pair.client.send(line + held);
+  while (connection.unsent() == 0) connection.step(buffer);
+  while (connection.unsent() > 0) REQUIRE(without_memory(connection, buffer).error == 0);
+  CHECK(connection.held() == held.size());
+  CHECK(pair.client.receive(line.size()) == line);
 }
 
 TEST_CASE("when all is sent, a connection keeps no memory", "[M2]") {
