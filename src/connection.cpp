@@ -73,7 +73,7 @@ void Connection::send_kept(Moved& moved) noexcept {
   unsent_ -= sent;
   kept_.erase(0, sent);  // in place: a copy could run out of memory
   if (unsent_ > 0) return;
-  kept_.shrink_to_fit();  // gives the memory back, unlike erase()
+  kept_.shrink_to_fit();  // erase() keeps all memory. Without memory for a smaller copy, this does, too.
   all_sent();
 }
 

@@ -33,7 +33,7 @@ class Connection {
   Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
 
   /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
-  /// space, larger than the longest line; connections can share one. Like the next two, only before it has ended.
+  /// space, larger than the longest line; connections can share one. Like stop and expire, only before it has ended.
   Moved step(std::span<char> buffer) noexcept;
   /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps serve it, until a
   /// read returns less than it asked for. Then the bytes of an unfinished line are sent, too, and it closes.

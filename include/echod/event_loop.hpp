@@ -10,7 +10,7 @@
 // each event would need one more call, to switch its filter on again.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale event could reach a
-// handler that is gone, or a new socket with the same number. So nothing watched is closed before after_batch().
+// handler that is gone, or a new socket with the same number. So a handler closes what it watches in after_batch().
 #pragma once
 
 #include <sys/types.h>
@@ -45,7 +45,7 @@ class EventLoop {
   /// std::system_error with the errno of kevent(2): ENOMEM without memory for the knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables EVFILT_READ (added before) or EVFILT_WRITE, and not the other. Throws like change(); both may be off then.
+  /// Enables EVFILT_READ (added before) or EVFILT_WRITE, and not the other. Throws like change(). Both may be off then.
   void wait_for(int descriptor, short filter);
 
   /// Passes events to `handler` until after_batch() returns nullopt. Throws what these throw, or std::system_error.

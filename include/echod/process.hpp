@@ -18,6 +18,6 @@ void enter_capability_mode();
 std::string descriptor_limit_hint(const std::exception& error);
 
 /// Writes "echod: ", the text of printf(3) and a newline to stderr, at most 512 bytes. Drops them if poll(2) says that
-/// stderr is full. So a stopped terminal or a full pipe does not block the server; a terminal that is nearly full can.
+/// stderr is full. So a stopped terminal or a full pipe does not block the server. A terminal that is nearly full can.
 void say(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));
 }  // namespace echod

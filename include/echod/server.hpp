@@ -27,7 +27,7 @@ struct Limits {
 class Server final : public EventLoop::Handler {
  public:
   /// Serves the clients of `listener`, each with a copy of `echo`, while `loop` runs with this handler. SIGINT, SIGTERM
-  /// and SIGHUP (unless it is ignored) stop it; SIGUSR1 and SIGINFO print a status line; all stay ignored afterwards.
+  /// and SIGHUP (unless it is ignored) stop it. SIGUSR1 and SIGINFO print a status line. All stay ignored afterwards.
   /// SIGPIPE must be ignored. `loop` must outlive it. Throws std::system_error if the kqueue refuses a filter, or no
   /// client could be served.
   Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits);

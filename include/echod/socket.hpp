@@ -24,13 +24,13 @@ class Socket {
   ~Socket();
 
   /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's largest backlog. Port
-  /// 0 picks a free port. Throws std::runtime_error (std::system_error, if a system call failed) with a message.
+  /// 0 picks a free port. Throws std::runtime_error with address and reason (std::system_error if it has an errno).
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its client can tell when the
   /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
   /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
   [[nodiscard]] Socket accept();
-  /// Returns whether an errno of accept() concerns one client only. Linux also reports errors of its network.
+  /// Returns whether an errno of accept() concerns one client only. Linux also reports errors of the network.
   [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
   /// Returns whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
