@@ -5,8 +5,9 @@
 #include <new>
 
 namespace echod {
-/// The state decides what to do, not the event, which only says when. In particular EV_EOF does not end a connection:
-/// the peer has shut down its sending side, but what it sent before may be queued. Input ends when read returns 0.
+/// The state decides what to do, not the event, which only says when. In particular EV_EOF does not
+/// end a connection: the peer has shut down its sending side, but what it sent before may be
+/// queued. Input ends when read returns 0.
 Moved Connection::step(std::span<char> buffer) noexcept {
   Moved moved;
   try {
@@ -39,7 +40,8 @@ Moved Connection::expire(std::span<char> buffer) noexcept {
 }
 
 void Connection::receive(std::span<char> buffer, Moved& moved) {
-  // What is held goes to the front of the buffer. So a line is in one piece, and its echo is one write.
+  // What is held goes to the front of the buffer. So a line is in one piece, and its echo is one
+  // write.
   std::copy(kept_.begin(), kept_.end(), buffer.begin());
   const std::span<char> room = buffer.subspan(kept_.size());
   const ssize_t count = socket_.read(room);
@@ -73,12 +75,14 @@ void Connection::send_kept(Moved& moved) noexcept {
   unsent_ -= sent;
   kept_.erase(0, sent);  // in place: a copy could run out of memory
   if (unsent_ > 0) return;
-  kept_.shrink_to_fit();  // erase() keeps all memory. Without memory for a smaller copy, this does, too.
+  // Erase() keeps all memory. Without memory for a smaller copy, this does, too.
+  kept_.shrink_to_fit();
   all_sent();
 }
 
-/// The client may still be sending after its empty line. To close with input unread, or before more arrives, would
-/// reset the connection, and the client could lose echo that it has not read yet (RFC 1122, 4.2.2.13).
+/// The client may still be sending after its empty line. To close with input unread, or before more
+/// arrives, would reset the connection, and the client could lose echo that it has not read yet
+/// (RFC 1122, 4.2.2.13).
 void Connection::discard(std::span<char> buffer, Moved& moved) noexcept {
   const ssize_t count = socket_.read(buffer);
   if (count < 0 && errno != EAGAIN) moved.error = errno;

@@ -27,18 +27,21 @@ EventLoop::~EventLoop() { ::close(kqueue_); }
 
 void EventLoop::change(int ident, short filter, unsigned short flags) {
   struct kevent change;
-  // udata stays null: every change overwrites it, so each would have to bring it. Server finds a client by `ident`.
+  // udata stays null: every change overwrites it, so each would have to bring it. Server finds a
+  // client by `ident`.
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
-  // One change per call, at once: later, it could meet a new socket with the number of a closed one.
+  // One change per call, at once: later, it could meet a new socket with the number of a closed
+  // one.
   const int error = system::change(kqueue_, change) == 0 ? 0 : errno;
   trace::change(change, error);
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
-/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads, and a write filter
-/// while there is nothing to write, because a socket is nearly always ready for writing. The read filter comes back
-/// soon, so it is only disabled. EV_ENABLE is needed then, since EV_ADD leaves it disabled. The write filter is needed
-/// rarely, so it is deleted: most clients have one knote.
+/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads,
+/// and a write filter while there is nothing to write, because a socket is nearly always ready for
+/// writing. The read filter comes back soon, so it is only disabled. EV_ENABLE is needed then,
+/// since EV_ADD leaves it disabled. The write filter is needed rarely, so it is deleted: most
+/// clients have one knote.
 void EventLoop::wait_for(int descriptor, short filter) {
   if (filter == EVFILT_WRITE) {
     change(descriptor, EVFILT_READ, EV_DISABLE);
@@ -54,7 +57,8 @@ void EventLoop::run(Handler& handler) {
     const bool endless = *deadline == Clock::time_point::max();
     const timespec time = endless ? timespec{} : time_until(*deadline);
     const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);
-    if (count < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "kevent");
+    if (count < 0 && errno != EINTR)
+      throw std::system_error(errno, std::generic_category(), "kevent");
     trace::batch(count);
     for (int i = 0; i < count; ++i) {
       const struct kevent& event = batch_[static_cast<std::size_t>(i)];

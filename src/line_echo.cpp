@@ -14,7 +14,8 @@ LineEcho::Result LineEcho::feed(std::string_view input) noexcept {
     const std::size_t newline = input.find('\n', ready);
     if (newline == std::string_view::npos) break;
     const std::string_view line = input.substr(ready, newline + 1 - ready);
-    if (!passing_ && line.size() <= max_line_ && std::all_of(line.begin(), line.end(), is_white)) return {ready, true};
+    if (!passing_ && line.size() <= max_line_ && std::all_of(line.begin(), line.end(), is_white))
+      return {ready, true};
     passing_ = false;
     ready = newline + 1;
   }

@@ -1,5 +1,6 @@
-// echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a Server gives each
-// client a LineEcho, which sends every line back and closes on an empty line. Calls follow the includes.
+// echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a
+// Server gives each client a LineEcho, which sends every line back and closes on an empty line.
+// Calls follow the includes.
 #include <cstdio>
 #include <cstdlib>
 #include <string>

@@ -37,8 +37,8 @@ int parse_number(const std::string& text, int least, int most, const std::string
   int number = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number < least || number > most)
-    bad_usage(what + " must be a number from " + std::to_string(least) + " to " + std::to_string(most) + ": '" + text +
-              "'");
+    bad_usage(what + " must be a number from " + std::to_string(least) + " to " +
+              std::to_string(most) + ": '" + text + "'");
   return number;
 }
 }  // namespace
@@ -55,17 +55,21 @@ Options parse_command_line(int argc, char** argv) {
     switch (letter) {
       case 'h': print_and_exit(std::string(usage) + help);
       case 'V': print_and_exit("echod " ECHOD_VERSION "\n");
-      case 't': options.idle = std::chrono::seconds(parse_number(optarg, 1, 86400, "the timeout")); break;
+      case 't':
+        options.idle = std::chrono::seconds(parse_number(optarg, 1, 86400, "the timeout"));
+        break;
       case 'v': options.verbose = true; break;
       case ':': bad_usage("the timeout is missing");
       default:
-        bad_usage("bad option: " + (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
+        bad_usage("bad option: " +
+                  (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
     }
   }
   argv += optind;
   argc -= optind;
   if (argc > 2) bad_usage("too many arguments: '" + std::string(argv[2]) + "'");
-  const bool only_port = argc == 1 && std::string(argv[0]).find_first_not_of("0123456789") == std::string::npos;
+  const bool only_port =
+      argc == 1 && std::string(argv[0]).find_first_not_of("0123456789") == std::string::npos;
   if (argc > 0 && !only_port) options.address = argv[0];
   if (options.address.empty()) bad_usage("the address is empty");
   if (argc == 2 || only_port)

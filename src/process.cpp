@@ -30,27 +30,34 @@ void prepare_process() noexcept {
 
 void enter_capability_mode() {
 #ifdef __FreeBSD__
-  if (::cap_enter() < 0 && errno != ENOSYS) throw std::system_error(errno, std::generic_category(), "cap_enter");
+  if (::cap_enter() < 0 && errno != ENOSYS)
+    throw std::system_error(errno, std::generic_category(), "cap_enter");
 #endif
 }
 
 std::string descriptor_limit_hint(const std::exception& error) {
   const auto* const refused = dynamic_cast<const std::system_error*>(&error);
   rlimit limit{};
-  if (refused == nullptr || refused->code().value() != EMFILE || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
+  if (refused == nullptr || refused->code().value() != EMFILE ||
+      ::getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return {};
   return " (the limit is " + std::to_string(limit.rlim_cur) + ": see ulimit -n)";
 }
 
 void say(const char* format, ...) noexcept {
-  char line[512] = "echod: ";  // a pipe that poll(2) calls writable takes 512 bytes (_POSIX_PIPE_BUF)
+  // A pipe that poll(2) calls writable takes 512 bytes (_POSIX_PIPE_BUF).
+  char line[512] = "echod: ";
   constexpr std::size_t prefix = 7;
   va_list arguments;
   va_start(arguments, format);
   const int length = std::vsnprintf(line + prefix, sizeof line - prefix, format, arguments);
   va_end(arguments);
-  const std::size_t end = std::min(prefix + static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1);
+  const std::size_t end =
+      std::min(prefix + static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1);
   line[end] = '\n';
   pollfd error{STDERR_FILENO, POLLOUT, 0};
-  if (::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0 && ::write(STDERR_FILENO, line, end + 1) < 0) return;
+  if (::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0 &&
+      ::write(STDERR_FILENO, line, end + 1) < 0)
+    return;
 }
 }  // namespace echod

@@ -12,7 +12,8 @@
 namespace echod {
 namespace {
 #ifdef SIGINFO
-constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGINFO};  // SIGINFO is ^T at a terminal
+// SIGINFO is ^T at a terminal.
+constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGINFO};
 #else
 constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 #endif
@@ -28,7 +29,8 @@ int reason_of(const std::exception& error) {
 Server::Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits)
     : loop_(loop), listener_(std::move(listener)), echo_(echo), limits_(limits) {
   for (const int number : signals) {
-    // EVFILT_SIGNAL only observes: the default action would still end the process. An ignored signal is an event, too.
+    // EVFILT_SIGNAL only observes: the default action would still end the process. An ignored
+    // signal is an event, too.
     const bool was_ignored = std::signal(number, SIG_IGN) == SIG_IGN;
     if (number == SIGHUP && was_ignored) continue;  // nohup(1)
     loop_.change(number, EVFILT_SIGNAL, EV_ADD);
@@ -47,7 +49,8 @@ void Server::on_event(const struct kevent& event) {
   else if (Connection* const client = clients_.find(ident))
     serve(*client, &Connection::step);
   else
-    throw std::logic_error("an event for descriptor " + std::to_string(ident) + ", which is not a client's");
+    throw std::logic_error("an event for descriptor " + std::to_string(ident) +
+                           ", which is not a client's");
 }
 
 void Server::on_signal(int number) {
@@ -55,16 +58,17 @@ void Server::on_signal(int number) {
   // timeout(1), npm and terminals send each signal twice.
   const bool duplicate = stopping() && now < stop_by_ - limits_.linger + limits_.duplicate;
   if (number != SIGINT && number != SIGTERM && number != SIGHUP)
-    say("connections: %zu open, %" PRIu64 " accepted; %" PRIu64 " bytes echoed%s", clients_.size(), accepted_, echoed_,
-        paused() ? "; accepting paused" : "");
+    say("connections: %zu open, %" PRIu64 " accepted; %" PRIu64 " bytes echoed%s", clients_.size(),
+        accepted_, echoed_, paused() ? "; accepting paused" : "");
   else if (!duplicate)
     stop_by_ = stopping() ? now : now + limits_.linger;
 }
 
 void Server::accept_clients() {
   for (int i = 0; i < 64; ++i) {  // then it is the turn of the clients that are connected
-    // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and drops it without one.
-    // (If the table of the whole system is full, ENFILE, it still does: F_DUPFD does not look there.)
+    // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and
+    // drops it without one. (If the table of the whole system is full, ENFILE, it still does:
+    // F_DUPFD does not look there.)
     if (!listener_.descriptor_available()) return pause(errno);
     Socket socket = listener_.accept();
     if (!socket && errno == EAGAIN) return;  // the queue is empty
@@ -89,8 +93,9 @@ bool Server::admit(Socket socket) {
   return true;
 }
 
-/// A client in the queue keeps the listener ready, so its filter has to be disabled. It is enabled again when a
-/// connection ends; or after a second, because another process may have caused the shortage.
+/// A client in the queue keeps the listener ready, so its filter has to be disabled. It is enabled
+/// again when a connection ends; or after a second, because another process may have caused the
+/// shortage.
 void Server::pause(int reason) {
   loop_.change(listener_.descriptor(), EVFILT_READ, EV_DISABLE);
   const Clients::Time now = EventLoop::Clock::now();
@@ -122,9 +127,11 @@ void Server::serve(Connection& client, Step step) {
     return clients_.close_at(client, Clients::at_once);
   }
   if (client.state() == Connection::State::lingering) {
-    if (before != client.state()) clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
+    if (before != client.state())
+      clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
   } else if (drains(client)) {
-    clients_.close_at(client, EventLoop::Clock::now());  // its input may be empty, so no event may come
+    // Its input may be empty, so no event may come.
+    clients_.close_at(client, EventLoop::Clock::now());
   } else if (stopping() || (limits_.idle && moved.anything())) {
     clients_.close_at(client, idle_time());
   }

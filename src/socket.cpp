@@ -22,7 +22,8 @@ bool set_option(const Socket& socket, int level, int name, Value value) {
   return ::setsockopt(socket.descriptor(), level, name, &value, sizeof value) == 0;
 }
 
-/// macOS has no accept4(2), which could set both. An accepted socket inherits O_NONBLOCK, but not on Linux.
+/// macOS has no accept4(2), which could set both. An accepted socket inherits O_NONBLOCK, but not
+/// on Linux.
 bool set_descriptor_flags(const Socket& socket) {
   return ::fcntl(socket.descriptor(), F_SETFD, FD_CLOEXEC) >= 0 &&
          ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK) >= 0;
@@ -33,10 +34,13 @@ Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
   const bool listens =
       socket && set_descriptor_flags(socket) &&
-      set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&  // restart although old connections are in TIME_WAIT
+      // Restart although old connections are in TIME_WAIT.
+      set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&
       (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) &&
-      // Accepted sockets inherit these. On macOS, setting them after accept fails if the client has gone.
-      set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) && set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
+      // Accepted sockets inherit these. On macOS, setting them after accept fails if the client has
+      // gone.
+      set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) &&
+      set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
       set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1) &&  // urgent data are input, too
       ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
       ::listen(socket.descriptor(), INT_MAX) == 0;  // every system reduces this to its own limit
@@ -62,9 +66,12 @@ Socket Socket::listen(const std::string& host, std::uint16_t port) {
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
-  const bool joined = host.find_first_of("[]") != std::string::npos || std::count(host.begin(), host.end(), ':') == 1;
-  const char* const hint = joined ? " (the address and the port are two arguments, without brackets)" : "";
-  if (status != 0 && status != EAI_SYSTEM) throw std::runtime_error(failure + ": " + ::gai_strerror(status) + hint);
+  const bool joined = host.find_first_of("[]") != std::string::npos ||
+                      std::count(host.begin(), host.end(), ':') == 1;
+  const char* const hint =
+      joined ? " (the address and the port are two arguments, without brackets)" : "";
+  if (status != 0 && status != EAI_SYSTEM)
+    throw std::runtime_error(failure + ": " + ::gai_strerror(status) + hint);
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
   for (const addrinfo* address = found; address != nullptr; address = address->ai_next)
     if (Socket socket = listen_on(*address)) return socket;
@@ -75,9 +82,10 @@ Socket Socket::accept() {
   Socket accepted(system::accept(descriptor_));
   if (!accepted && (errno == EBADF || errno == EFAULT || errno == EINVAL || errno == ENOTSOCK))
     throw std::system_error(errno, std::generic_category(), "accept");
-  // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting it fails (EINVAL)
-  // if the client has already gone. This is not an error of accept.
-  if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(accepted))) {
+  // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting
+  // it fails (EINVAL) if the client has already gone. This is not an error of accept.
+  if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) &&
+                    set_descriptor_flags(accepted))) {
     accepted = Socket();
     errno = ECONNABORTED;
   }
@@ -109,7 +117,9 @@ ssize_t Socket::write(std::string_view bytes) {
 }
 
 // These two fail only if the connection is gone (macOS: EINVAL, ENOTCONN).
-void Socket::allow_orderly_end() noexcept { set_option(*this, SOL_SOCKET, SO_LINGER, linger{0, 0}); }
+void Socket::allow_orderly_end() noexcept {
+  set_option(*this, SOL_SOCKET, SO_LINGER, linger{0, 0});
+}
 void Socket::shut_down_sending() noexcept { ::shutdown(descriptor_, SHUT_WR); }
 
 std::string Socket::local_address() const {
@@ -119,7 +129,8 @@ std::string Socket::local_address() const {
   char host[NI_MAXHOST];
   char port[NI_MAXSERV];
   if (::getsockname(descriptor_, address, &length) != 0 ||
-      ::getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+      ::getnameinfo(address, length, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
     return "an unknown address";
   return as_text(host, port);
 }

@@ -5,8 +5,12 @@
 #include <unistd.h>
 
 namespace echod {
-ssize_t system::read(int descriptor, void* buffer, std::size_t size) { return ::read(descriptor, buffer, size); }
-ssize_t system::write(int descriptor, const void* bytes, std::size_t size) { return ::write(descriptor, bytes, size); }
+ssize_t system::read(int descriptor, void* buffer, std::size_t size) {
+  return ::read(descriptor, buffer, size);
+}
+ssize_t system::write(int descriptor, const void* bytes, std::size_t size) {
+  return ::write(descriptor, bytes, size);
+}
 int system::accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
 int system::change(int kqueue, const struct kevent& change) {
   return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);

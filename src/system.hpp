@@ -1,4 +1,5 @@
-// The system calls that fail in a server's ordinary work. Tests link other versions of them, which fail on purpose.
+// The system calls that fail in a server's ordinary work. Tests link other versions of them, which
+// fail on purpose.
 #pragma once
 
 #include <sys/types.h>
@@ -13,6 +14,8 @@ namespace echod::system {
 ssize_t read(int descriptor, void* buffer, std::size_t size);
 ssize_t write(int descriptor, const void* bytes, std::size_t size);
 int accept(int descriptor);
-int change(int kqueue, const struct kevent& change);  // kevent(2) without room for events does not wait
-int wait(int kqueue, std::span<struct kevent> events, const timespec* time);  // without end, if `time` is null
+// Kevent(2) without room for events does not wait.
+int change(int kqueue, const struct kevent& change);
+// Without end, if `time` is null.
+int wait(int kqueue, std::span<struct kevent> events, const timespec* time);
 }  // namespace echod::system

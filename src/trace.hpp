@@ -11,7 +11,8 @@ namespace trace {
 extern bool on;  // while it is false, nothing is printed
 void batch(int events);
 void event(const struct kevent& event);
-void change(const struct kevent& change, int error);  // the errno with which the kernel refused it, or 0
+// The errno with which the kernel refused it, or 0.
+void change(const struct kevent& change, int error);
 void step(const Connection& client, const Moved& moved);
 void action(int descriptor, const char* what);
 }  // namespace trace

@@ -20,7 +20,9 @@
 
 namespace {
 
-[[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
+[[noreturn]] void fail(const char* call) {
+  throw std::system_error(errno, std::generic_category(), call);
+}
 
 socklen_t fill_address(sockaddr_storage& storage, const char* host, std::uint16_t port) {
   auto* const v4 = reinterpret_cast<sockaddr_in*>(&storage);
@@ -57,12 +59,14 @@ Client::Client(std::uint16_t port, const char* host, int buffer) : name_(next_na
   descriptor_ = ::socket(address.ss_family, SOCK_STREAM, 0);
   if (descriptor_ < 0) fail("socket");
   if (buffer > 0)
-    for (const int name : {SO_RCVBUF, SO_SNDBUF}) ::setsockopt(descriptor_, SOL_SOCKET, name, &buffer, sizeof buffer);
+    for (const int name : {SO_RCVBUF, SO_SNDBUF})
+      ::setsockopt(descriptor_, SOL_SOCKET, name, &buffer, sizeof buffer);
   const int on = 1;  // otherwise the last segment waits until the earlier ones are acknowledged
   ::setsockopt(descriptor_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::fcntl(descriptor_, F_SETFD, FD_CLOEXEC);
   ::fcntl(descriptor_, F_SETFL, O_NONBLOCK);
-  int error = ::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0 ? 0 : errno;
+  int error =
+      ::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0 ? 0 : errno;
   socklen_t size = sizeof error;
   if (error == EINPROGRESS && ready_within(POLLOUT, patience))
     ::getsockopt(descriptor_, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -157,9 +161,12 @@ bool Client::echoes(std::string_view bytes) {
   return receive(bytes.size()) == bytes;
 }
 
-bool Client::hears_within(std::chrono::milliseconds time) const { return ready_within(POLLIN, time); }
+bool Client::hears_within(std::chrono::milliseconds time) const {
+  return ready_within(POLLIN, time);
+}
 
-/// poll(2) always reports POLLHUP and POLLERR. But if no event is requested, it does not wake up for them on FreeBSD.
+/// poll(2) always reports POLLHUP and POLLERR. But if no event is requested, it does not wake up
+/// for them on FreeBSD.
 bool Client::breaks() const {
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::steady_clock::now() - start < patience)
@@ -196,7 +203,8 @@ void wait_until_refused(std::uint16_t port) {
   }
 }
 
-StuckClient::StuckClient(std::uint16_t port, std::chrono::milliseconds settle) : Client(port, "127.0.0.1", 32768) {
+StuckClient::StuckClient(std::uint16_t port, std::chrono::milliseconds settle)
+    : Client(port, "127.0.0.1", 32768) {
   fill(settle);
 }
 
@@ -221,7 +229,8 @@ bool StuckClient::has_sent(std::string_view bytes) const {
   if (bytes.size() > sent_) return false;
   for (std::size_t at = 0; at < bytes.size(); at += line_size) {
     const std::string_view line = bytes.substr(at, line_size);
-    if (line != std::string_view(numbered_line(at / line_size)).substr(0, line.size())) return false;
+    if (line != std::string_view(numbered_line(at / line_size)).substr(0, line.size()))
+      return false;
   }
   return true;
 }

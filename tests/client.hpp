@@ -1,5 +1,6 @@
-// Client: the other end of a connection. Its calls wait until they can finish. They throw std::runtime_error if that
-// takes too long, and std::system_error with the errno if the connection breaks.
+// Client: the other end of a connection. Its calls wait until they can finish. They throw
+// std::runtime_error if that takes too long, and std::system_error with the errno if the connection
+// breaks.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,8 @@ inline std::uint16_t port_of(const std::string& address) {
 
 class Client {
  public:
-  /// Connects. If `buffer` is not 0, sets the size of the kernel's buffers at this end (SO_RCVBUF and SO_SNDBUF).
+  /// Connects. If `buffer` is not 0, sets the size of the kernel's buffers at this end (SO_RCVBUF
+  /// and SO_SNDBUF).
   explicit Client(std::uint16_t port, const char* host = "127.0.0.1", int buffer = 0);
   Client(Client&& other) noexcept;
   Client(const Client&) = delete;
@@ -27,7 +29,8 @@ class Client {
   std::string receive(std::size_t size);
   /// Returns everything up to end-of-file.
   std::string receive_all();
-  /// Sends `bytes` and reads at the same time, then half-closes. Returns everything up to end-of-file.
+  /// Sends `bytes` and reads at the same time, then half-closes. Returns everything up to
+  /// end-of-file.
   std::string exchange(std::string_view bytes);
   /// Sends `bytes`. Returns whether the same bytes come back.
   bool echoes(std::string_view bytes);
@@ -35,7 +38,8 @@ class Client {
   bool hears_within(std::chrono::milliseconds time) const;
   /// Waits until the connection breaks, without reading. Returns false if it does not break.
   bool breaks() const;
-  /// Discards input until the connection ends. Returns "end-of-file", "reset", or the text of another error.
+  /// Discards input until the connection ends. Returns "end-of-file", "reset", or the text of
+  /// another error.
   std::string how_it_ends();
 
   void close();
@@ -48,26 +52,31 @@ class Client {
   [[noreturn]] void fail_to(const char* call) const;
   /// Sends as much of `bytes` as the kernel takes, and removes that from `bytes`.
   void send_some(std::string_view& bytes);
-  /// Appends at most `size` bytes of the input to `received`, without waiting. Returns false at the end of input.
+  /// Appends at most `size` bytes of the input to `received`, without waiting. Returns false at the
+  /// end of input.
   bool receive_some(std::string& received, std::size_t size);
 
   int descriptor_;
   std::string name_;  // in the transcript
 };
 
-/// Waits until the port refuses connections, which shows that the server has handled a signal to stop.
+/// Waits until the port refuses connections, which shows that the server has handled a signal to
+/// stop.
 void wait_until_refused(std::uint16_t port);
 
-/// A client that does not read. It sends lines until the connection has taken nothing for the time `settle`.
+/// A client that does not read. It sends lines until the connection has taken nothing for the time
+/// `settle`.
 class StuckClient : public Client {
  public:
-  explicit StuckClient(std::uint16_t port, std::chrono::milliseconds settle = std::chrono::milliseconds(500));
+  explicit StuckClient(std::uint16_t port,
+                       std::chrono::milliseconds settle = std::chrono::milliseconds(500));
   /// Sends until it is stuck again.
   void fill(std::chrono::milliseconds settle);
 
   /// Returns how many bytes of its lines it has sent.
   std::size_t sent() const { return sent_; }
-  /// Returns how many of them have certainly arrived. The others may still be in a buffer at this end.
+  /// Returns how many of them have certainly arrived. The others may still be in a buffer at this
+  /// end.
   std::size_t arrived() const;
   /// Returns whether the lines that it has sent begin with `bytes`.
   bool has_sent(std::string_view bytes) const;

@@ -77,7 +77,8 @@ TEST_CASE("a client can get another time, and keeps its place in memory", "[M7]"
   CHECK(clients.size() == 0);
 }
 
-TEST_CASE("removing a client closes its descriptor, and the number can be another client's", "[M5]") {
+TEST_CASE("removing a client closes its descriptor, and the number can be another client's",
+          "[M5]") {
   Clients clients;
   const int descriptor = add(clients, now);
   clients.remove_first();

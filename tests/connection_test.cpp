@@ -1,5 +1,6 @@
-// Tests Connection with every sequence of kernel answers up to a certain length. This program links its own system
-// calls: read and write take their answers from a script, and the test tries all scripts.
+// Tests Connection with every sequence of kernel answers up to a certain length. This program links
+// its own system calls: read and write take their answers from a script, and the test tries all
+// scripts.
 #include "echod/connection.hpp"
 
 #include <sys/socket.h>
@@ -27,7 +28,8 @@ using State = Connection::State;
 
 namespace {
 
-/// A sequence of decisions, each with a number of options. next() goes on to the next sequence, depth first.
+/// A sequence of decisions, each with a number of options. next() goes on to the next sequence,
+/// depth first.
 class Script {
  public:
   std::size_t choose(std::size_t options) {
@@ -38,7 +40,8 @@ class Script {
   void again() { at_ = 0; }
   /// Returns false when all sequences have been tried.
   bool next() {
-    while (!choices_.empty() && choices_.back().taken + 1 == choices_.back().options) choices_.pop_back();
+    while (!choices_.empty() && choices_.back().taken + 1 == choices_.back().options)
+      choices_.pop_back();
     at_ = 0;
     if (choices_.empty()) return false;
     ++choices_.back().taken;
@@ -75,15 +78,16 @@ struct World {
   void tell(const char* call, ssize_t count, const void* bytes) const {
     if (story == nullptr) return;
     const int error = errno;
-    const std::string text(static_cast<const char*>(bytes), static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    const std::string text(static_cast<const char*>(bytes),
+                           static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
     tell(std::string(call) + (count < 0    ? " fails: " + std::string(std::strerror(error))
                               : count == 0 ? " returns 0, the end of input"
                                            : " takes " + transcript::quoted(text)));
     errno = error;
   }
 
-  /// Answers with 1, 2 or all of `most` bytes, with EAGAIN or with `error`. EAGAIN does not follow EAGAIN, because
-  /// nothing changes in between.
+  /// Answers with 1, 2 or all of `most` bytes, with EAGAIN or with `error`. EAGAIN does not follow
+  /// EAGAIN, because nothing changes in between.
   ssize_t answer(std::size_t most, int error) {
     std::array<ssize_t, 3> counts{1, 2, static_cast<ssize_t>(most)};
     const std::size_t sizes = std::min<std::size_t>(most, counts.size());
@@ -116,7 +120,8 @@ ssize_t read(int, void* buffer, std::size_t size) {
                                   : world->answer(std::min(left, size), ECONNRESET);
   if (left == 0) ++world->answers;
   world->full = count == static_cast<ssize_t>(size);
-  if (count > 0) world->input.copy(static_cast<char*>(buffer), static_cast<std::size_t>(count), world->read);
+  if (count > 0)
+    world->input.copy(static_cast<char*>(buffer), static_cast<std::size_t>(count), world->read);
   world->tell("read", count, buffer);
   if (count <= 0) return count;
   world->read += static_cast<std::size_t>(count);
@@ -127,7 +132,8 @@ ssize_t write(int, const void* bytes, std::size_t size) {
   if (size == 0) std::abort();
   const ssize_t count = world->answer(size, EPIPE);
   world->tell("write", count, bytes);
-  if (count > 0) world->output.append(static_cast<const char*>(bytes), static_cast<std::size_t>(count));
+  if (count > 0)
+    world->output.append(static_cast<const char*>(bytes), static_cast<std::size_t>(count));
   return count;
 }
 
@@ -171,8 +177,8 @@ class Lingering {
   int descriptor_ = ::socket(AF_INET, SOCK_STREAM, 0);
 };
 
-/// Runs one connection by the script. Returns what is wrong, or an empty string. If `story` is not null, it receives
-/// what happened.
+/// Runs one connection by the script. Returns what is wrong, or an empty string. If `story` is not
+/// null, it receives what happened.
 std::string run(Script& script, std::string_view input, std::size_t limit, const Lingering& socket,
                 std::string* story = nullptr) {
   constexpr int depth = 12;
@@ -201,28 +207,37 @@ std::string run(Script& script, std::string_view input, std::size_t limit, const
                                   : connection.step(buffer);
     emptied = emptied || (stopped && reads && !now.full && now.last != ECONNRESET);
     if (reads) read = now.read;
-    if (emptied && connection.state() == State::echoing) return "the input is empty at a stop, but it does not close";
+    if (emptied && connection.state() == State::echoing)
+      return "the input is empty at a stop, but it does not close";
 
-    if (moved.sent != now.output.size() - written || moved.received != now.read - before) return "Moved is wrong";
-    if (connection.state() != State::echoing && connection.state() != State::ended && connection.held() > 0)
+    if (moved.sent != now.output.size() - written || moved.received != now.read - before)
+      return "Moved is wrong";
+    if (connection.state() != State::echoing && connection.state() != State::ended &&
+        connection.held() > 0)
       return "keeps what it will not send";
-    if (connection.unsent() + connection.held() > buffer.size()) return "more is kept than the buffer holds";
+    if (connection.unsent() + connection.held() > buffer.size())
+      return "more is kept than the buffer holds";
     if (connection.waits_for() != (connection.unsent() > 0 ? EVFILT_WRITE : EVFILT_READ))
       return "waits for the wrong filter";
-    if (connection.state() == State::echoing && now.output.size() + connection.unsent() + connection.held() != now.read)
+    if (connection.state() == State::echoing &&
+        now.output.size() + connection.unsent() + connection.held() != now.read)
       return "a byte is lost or doubled";
-    if ((moved.error != 0) != (now.last != 0 && now.last != EAGAIN)) return "an error is lost, or made up";
+    if ((moved.error != 0) != (now.last != 0 && now.last != EAGAIN))
+      return "an error is lost, or made up";
     if (moved.error != 0 && connection.state() != State::ended) return "an error does not end it";
-    if (expired && lingers && connection.state() != State::ended) return "its time is up, but it lingers";
+    if (expired && lingers && connection.state() != State::ended)
+      return "its time is up, but it lingers";
     if (moved.error != 0 && !lingers && socket.cleared()) return "an error, but an orderly end";
-    if (expired && !moved.anything() && connection.state() != State::ended) return "idle, but not ended";
+    if (expired && !moved.anything() && connection.state() != State::ended)
+      return "idle, but not ended";
     if (expired && moved.anything()) expired = false;
   }
   now.tell("The client has received " + transcript::quoted(now.output));
   const std::string expected = echo_of(input.substr(0, read), limit);
   if (expected.compare(0, now.output.size(), now.output) != 0) return "bytes are wrong";
   if (!socket.cleared()) {
-    const bool reason = now.last == ECONNRESET || now.last == EPIPE || connection.unsent() + connection.held() > 0;
+    const bool reason =
+        now.last == ECONNRESET || now.last == EPIPE || connection.unsent() + connection.held() > 0;
     return connection.state() == State::ended && !reason ? "a reset without a reason" : "";
   }
   if (now.output != expected) return "an orderly end, but the echo is not complete";
@@ -232,14 +247,16 @@ std::string run(Script& script, std::string_view input, std::size_t limit, const
 
 }  // namespace
 
-TEST_CASE("whatever the kernel answers, the echo is right or the end is a reset", "[E1][E2][E3][E4][E5][E6][M2][C3]") {
+TEST_CASE("whatever the kernel answers, the echo is right or the end is a reset",
+          "[E1][E2][E3][E4][E5][E6][M2][C3]") {
   struct Case {
     std::size_t limit;
     std::vector<std::string> inputs;
   };
-  const Case cases[] = {
-      {8, {"", "a", "\n", "a\n", "ab\n", "a\nb", "a\n\n", "\n\na", "a\n\nb", " \n", "ab\ncd", "a\n\nb\n", "    \n"}},
-      {3, {"", "\n", " \n", "ab\n", "a\n\nb", "ab\ncd", "abcd\n", "    \n"}}};
+  const Case cases[] = {{8,
+                         {"", "a", "\n", "a\n", "ab\n", "a\nb", "a\n\n", "\n\na", "a\n\nb", " \n",
+                          "ab\ncd", "a\n\nb\n", "    \n"}},
+                        {3, {"", "\n", " \n", "ab\n", "a\n\nb", "ab\ncd", "abcd\n", "    \n"}}};
   const Lingering socket;
   const auto start = std::chrono::steady_clock::now();
   unsigned long sequences = 0;
@@ -253,8 +270,8 @@ TEST_CASE("whatever the kernel answers, the echo is right or the end is a reset"
         std::string story;
         script.again();
         run(script, input, limit, socket, &story);
-        FAIL(wrong << "\nThe client sends " << transcript::quoted(input) << ". Lines of more than " << limit
-                   << " bytes are not held." << story);
+        FAIL(wrong << "\nThe client sends " << transcript::quoted(input) << ". Lines of more than "
+                   << limit << " bytes are not held." << story);
       } while (script.next());
     }
   }

@@ -52,23 +52,27 @@ TEST_CASE("3,000 clients at once are all echoed", "[M1]") {
   std::vector<Client> clients = connect_many(echod.port(), 3000);
   const auto line = [](std::size_t i) { return "client " + std::to_string(i) + "\n"; };
   for (std::size_t i = 0; i < clients.size(); ++i) clients[i].send(line(i));
-  for (std::size_t i = 0; i < clients.size(); ++i) REQUIRE(clients[i].receive(line(i).size()) == line(i));
+  for (std::size_t i = 0; i < clients.size(); ++i)
+    REQUIRE(clients[i].receive(line(i).size()) == line(i));
 }
 
-TEST_CASE("clients that send and never read delay no other client, and use no CPU while they are stuck", "[M1][M2]") {
+TEST_CASE(
+    "clients that send and never read delay no other client, and use no CPU while they are stuck",
+    "[M1][M2]") {
   constexpr auto time_stuck = 3s;
   Echod echod;
   std::vector<StuckClient> stuck;
   while (stuck.size() < 50) stuck.emplace_back(echod.port(), 20ms);
   Client client(echod.port());
-  for (const auto start = std::chrono::steady_clock::now(); std::chrono::steady_clock::now() - start < time_stuck;
-       std::this_thread::sleep_for(100ms))
+  for (const auto start = std::chrono::steady_clock::now();
+       std::chrono::steady_clock::now() - start < time_stuck; std::this_thread::sleep_for(100ms))
     CHECK(client.echoes("still here?\n"));
   stuck.clear();
   client.close();
   CHECK(echod.stop() == 0);
   // The CPU time includes filling the fifty clients. A loop that spins would use all of the time.
-  if (!sanitized) CHECK(echod.cpu_seconds() < 0.5 * std::chrono::duration<double>(time_stuck).count());
+  if (!sanitized)
+    CHECK(echod.cpu_seconds() < 0.5 * std::chrono::duration<double>(time_stuck).count());
 }
 
 TEST_CASE("a client that reads late loses nothing", "[M2]") {
@@ -139,14 +143,17 @@ TEST_CASE("a client that closes before its echo is written does not end the prog
   for (int i = 0; i < 5; ++i) {
     Client client(echod.port());
     echod.signal(SIGSTOP);
-    client.send("a line\nand a half");  // two writes: a reset answers the first, and the second fails with EPIPE
+    // Two writes: a reset answers the first, and the second fails with EPIPE.
+    client.send("a line\nand a half");
     client.close();
     echod.signal(SIGCONT);
     CHECK(Client(echod.port()).echoes("no SIGPIPE\n"));
   }
 }
 
-TEST_CASE("a descriptor that is used again has nothing left of a reset connection with pending output", "[M5]") {
+TEST_CASE(
+    "a descriptor that is used again has nothing left of a reset connection with pending output",
+    "[M5]") {
   const Echod echod;
   for (int round = 0; round < 100; ++round) {
     StuckClient doomed(echod.port(), 10ms);
@@ -154,7 +161,8 @@ TEST_CASE("a descriptor that is used again has nothing left of a reset connectio
     doomed.reset();
     std::vector<Client> heirs;
     while (heirs.size() < 3) heirs.emplace_back(echod.port());
-    for (Client& heir : heirs) REQUIRE(heir.echoes("heir of round " + std::to_string(round) + "\n"));
+    for (Client& heir : heirs)
+      REQUIRE(heir.echoes("heir of round " + std::to_string(round) + "\n"));
     REQUIRE(bystander.echoes("bystander\n"));
     for (const Client& heir : heirs) REQUIRE_FALSE(heir.hears_within(0ms));
   }
@@ -195,20 +203,25 @@ TEST_CASE("2,000 connections leave no descriptor open, half of them ended by a r
     if (i % 3 != 0) REQUIRE(client.echoes("line\n"));
     if (i % 2 == 0) client.reset();
   }
-  std::vector<Client> clients;  // nearly as many as the limit allows: the server needs a few descriptors itself
+  // Nearly as many as the limit allows: the server needs a few descriptors itself.
+  std::vector<Client> clients;
   while (clients.size() < 50) clients.emplace_back(echod.port());
   for (Client& client : clients) CHECK(client.echoes("there is room for all\n"));
 }
 
-TEST_CASE("with 32 descriptors 100 clients are all served in turn, and the server sleeps in between", "[M4]") {
+TEST_CASE(
+    "with 32 descriptors 100 clients are all served in turn, and the server sleeps in between",
+    "[M4]") {
   const auto start = std::chrono::steady_clock::now();
   Echod echod({.descriptors = 32});
   std::vector<Client> clients;
   const auto line = [](std::size_t i) { return "client " + std::to_string(i) + "\n"; };
   for (std::size_t i = 0; i < 100; ++i) clients.emplace_back(echod.port()).send(line(i));
-  std::this_thread::sleep_for(2500ms);  // clients wait and no descriptor is free: a faulty loop would spin now
-  const auto waiting =
-      std::count_if(clients.begin(), clients.end(), [](const Client& client) { return !client.hears_within(0ms); });
+  // Clients wait and no descriptor is free: a faulty loop would spin now.
+  std::this_thread::sleep_for(2500ms);
+  const auto waiting = std::count_if(clients.begin(), clients.end(), [](const Client& client) {
+    return !client.hears_within(0ms);
+  });
   CHECK(waiting >= 68);
   CHECK(waiting < 90);
   for (std::size_t i = 0; i < 100; ++i) {
@@ -216,7 +229,8 @@ TEST_CASE("with 32 descriptors 100 clients are all served in turn, and the serve
     clients[i].close();
   }
   CHECK(echod.stop() == 0);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!sanitized) CHECK(echod.cpu_seconds() < seconds / 4);
 }
 
@@ -243,14 +257,16 @@ TEST_CASE("however often accepting pauses, a line says so at most once per secon
   Echod echod({.descriptors = 16});
   std::deque<Client> clients;
   while (clients.size() < 32) clients.emplace_back(echod.port());
-  for (int i = 0; i < 200; ++i) {  // each client that leaves ends a pause, and the next in the queue starts another
+  // Each client that leaves ends a pause, and the next in the queue starts another.
+  for (int i = 0; i < 200; ++i) {
     CHECK(clients.front().echoes("a line\n"));
     clients.pop_front();
     clients.emplace_back(echod.port());
   }
   clients.clear();
   CHECK(echod.stop() == 0);
-  const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const auto seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::string output = echod.output();
   const auto lines = std::count(output.begin(), output.end(), '\n');
   CHECK(lines >= 1);

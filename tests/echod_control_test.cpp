@@ -18,7 +18,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 bool begins(const std::string& text, const std::string& part) { return text.rfind(part, 0) == 0; }
 
 /// Runs echod with a bad command line, and returns its message.
@@ -58,23 +60,27 @@ TEST_CASE("a single argument of digits is the port", "[C1]") {
 
 TEST_CASE("a bad port is a usage error", "[C1][C6]") {
   for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"})
-    CHECK(complaint({"--", "127.0.0.1", port}) == "echod: the port must be a number from 0 to 65535: '" + port + "'");
+    CHECK(complaint({"--", "127.0.0.1", port}) ==
+          "echod: the port must be a number from 0 to 65535: '" + port + "'");
   CHECK(complaint({"127.0.0.1", "-1"}) == "echod: the port must be a number from 0 to 65535: '-1'");
 }
 
 TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
   for (const std::string seconds : {"0", "86401", "-1", "1.5", "x", ""})
     for (const char* const option : {"-t", "--timeout"})
-      CHECK(complaint({option, seconds}) == "echod: the timeout must be a number from 1 to 86400: '" + seconds + "'");
+      CHECK(complaint({option, seconds}) ==
+            "echod: the timeout must be a number from 1 to 86400: '" + seconds + "'");
 }
 
-TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors", "[C6]") {
+TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors",
+          "[C6]") {
   for (const std::vector<std::string>& options :
        {std::vector<std::string>{"-x"}, {"-vx"}, {"--nonsense"}, {"--verbose=1"}, {"a", "0", "b"}})
     complaint(options);
   complaint({""});
   CHECK(complaint({"", "0"}) == "echod: the address is empty");
-  for (const char* const option : {"-t", "--timeout"}) CHECK(complaint({option}) == "echod: the timeout is missing");
+  for (const char* const option : {"-t", "--timeout"})
+    CHECK(complaint({option}) == "echod: the timeout is missing");
 }
 
 TEST_CASE("help and version go to standard output", "[C6]") {
@@ -99,11 +105,13 @@ TEST_CASE("a failure to listen is one line with the address and the reason", "[C
   const std::string port = std::to_string(first.port());
   const Result in_use = run_echod({"127.0.0.1", port});
   CHECK(in_use.status == 1);
-  CHECK(in_use.output == "echod: cannot listen on 127.0.0.1:" + port + ": " + std::strerror(EADDRINUSE) + "\n");
+  CHECK(in_use.output ==
+        "echod: cannot listen on 127.0.0.1:" + port + ": " + std::strerror(EADDRINUSE) + "\n");
 
   const Result elsewhere = run_echod({"192.0.2.1", "0"});
   CHECK(elsewhere.status == 1);
-  CHECK(elsewhere.output == "echod: cannot listen on 192.0.2.1:0: " + std::string(std::strerror(EADDRNOTAVAIL)) + "\n");
+  CHECK(elsewhere.output ==
+        "echod: cannot listen on 192.0.2.1:0: " + std::string(std::strerror(EADDRNOTAVAIL)) + "\n");
 
   const Result unknown = run_echod({"no-such-host.invalid", "80"});
   CHECK(unknown.status == 1);
@@ -116,7 +124,8 @@ TEST_CASE("an address that contains a port or brackets gets a hint", "[C6]") {
     INFO(result.output);
     CHECK(result.status == 1);
     CHECK(begins(result.output, "echod: cannot listen on ["));
-    CHECK(contains(result.output, " (the address and the port are two arguments, without brackets)\n"));
+    CHECK(contains(result.output,
+                   " (the address and the port are two arguments, without brackets)\n"));
   }
   CHECK_FALSE(contains(run_echod({"no-such-host.invalid"}).output, "two arguments"));
 }
@@ -126,7 +135,8 @@ TEST_CASE("help that cannot be printed is an error", "[C6]") {
     CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
 }
 
-TEST_CASE("with any limit of descriptors the program serves a client or names the limit", "[C6][M4]") {
+TEST_CASE("with any limit of descriptors the program serves a client or names the limit",
+          "[C6][M4]") {
   if (sanitized) return;  // the sanitizer needs descriptors of its own
   bool serves = false;
   for (rlim_t limit = 4; limit < 24; ++limit) {
@@ -168,7 +178,8 @@ TEST_CASE("a SIGHUP that was ignored at startup stays ignored", "[C3]") {
   echod.signal(SIGHUP);
   echod.signal(SIGUSR1);
   CHECK(begins(echod.line(), "echod: connections: 0 open"));
-  for (int i = 0; i < 2; ++i) CHECK(Client(echod.port()).exchange("still here\n") == "still here\n");
+  for (int i = 0; i < 2; ++i)
+    CHECK(Client(echod.port()).exchange("still here\n") == "still here\n");
   CHECK(echod.stop() == 0);
 }
 
@@ -228,7 +239,9 @@ TEST_CASE("two signals at the same time are one: output that is pending is still
   }
 }
 
-TEST_CASE("a client that never reads has 5 seconds at a stop, and is reset unless another signal comes", "[C3][E6]") {
+TEST_CASE(
+    "a client that never reads has 5 seconds at a stop, and is reset unless another signal comes",
+    "[C3][E6]") {
   for (const bool another : {false, true}) {
     Echod echod;
     StuckClient client(echod.port());
@@ -338,10 +351,11 @@ TEST_CASE("the trace shows each event, each change and what came of it", "[C5]")
   INFO(trace);
   std::size_t at = 0;
   for (const char* const expected :
-       {"batch ",     "event ",         "EVFILT_READ ",       ": accepted\n", "change ",  "EVFILT_READ ",
-        "EV_ADD ",    "event ",         "EVFILT_READ ",       "received ",    "held 3",   "echoing\n",
-        "event ",     "EV_EOF ",        "received 0, sent 3", "ended\n",      "closed\n", "event ",
-        "signal 15 ", "EVFILT_SIGNAL ", "stops listening\n"}) {
+       {"batch ",           "event ",    "EVFILT_READ ", ": accepted\n", "change ",
+        "EVFILT_READ ",     "EV_ADD ",   "event ",       "EVFILT_READ ", "received ",
+        "held 3",           "echoing\n", "event ",       "EV_EOF ",      "received 0, sent 3",
+        "ended\n",          "closed\n",  "event ",       "signal 15 ",   "EVFILT_SIGNAL ",
+        "stops listening\n"}) {
     at = trace.find(expected, at);
     INFO("expected next: " << expected);
     REQUIRE(at != std::string::npos);
@@ -359,7 +373,8 @@ TEST_CASE("with standard error closed, no client receives what is meant for it",
   const std::uint16_t port = free_port();
   const Process echod({.options = {"127.0.0.1", std::to_string(port)}, .closed = true});
   std::optional<Client> client;
-  for (const auto start = std::chrono::steady_clock::now(); !client; std::this_thread::sleep_for(10ms)) {
+  for (const auto start = std::chrono::steady_clock::now(); !client;
+       std::this_thread::sleep_for(10ms)) {
     REQUIRE(std::chrono::steady_clock::now() - start < patience);
     try {
       client.emplace(port);

@@ -52,7 +52,8 @@ TEST_CASE("a line without end is held up to the limit only", "[E2]") {
   CHECK(client.echoes("y"));
 }
 
-TEST_CASE("30 MB without a newline come back, and the process grows by less than 1 MB", "[E2][M2]") {
+TEST_CASE("30 MB without a newline come back, and the process grows by less than 1 MB",
+          "[E2][M2]") {
   const Echod echod;
   CHECK((Client(echod.port()).exchange(lines(5'000'000)) == lines(5'000'000)));
   const double before = echod.peak_kilobytes();
@@ -79,9 +80,11 @@ TEST_CASE("a line of white space ends the session, unless it is too long to be h
   CHECK((Client(echod.port()).exchange(longer) == longer));
 }
 
-TEST_CASE("after a half-close everything comes back, with an unterminated line, and then the end", "[E4]") {
+TEST_CASE("after a half-close everything comes back, with an unterminated line, and then the end",
+          "[E4]") {
   const Echod echod;
-  for (const char* const sent : {"a\nb", " ", ""}) CHECK(Client(echod.port()).exchange(sent) == sent);
+  for (const char* const sent : {"a\nb", " ", ""})
+    CHECK(Client(echod.port()).exchange(sent) == sent);
 }
 
 TEST_CASE("5 MB that are sent and half-closed at once come back identical", "[E4]") {

@@ -102,7 +102,8 @@ TEST_CASE("input that is not read is reported again in every batch", "[E4]") {
   Recorder recorder;
   recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
   recorder.run(3);
-  CHECK(recorder.events == std::vector<std::pair<int, short>>(3, {pipe.reader(), short{EVFILT_READ}}));
+  CHECK(recorder.events ==
+        std::vector<std::pair<int, short>>(3, {pipe.reader(), short{EVFILT_READ}}));
 }
 
 TEST_CASE("a handler can disable its own filter and enable it again", "[M2]") {
@@ -147,7 +148,8 @@ TEST_CASE("a deadline may be far away, or never come", "[M7]") {
   const Pipe pipe(true);
   Recorder recorder;
   recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
-  for (const auto far : {EventLoop::Clock::now() + std::chrono::hours(24 * 365), EventLoop::Clock::time_point::max()}) {
+  for (const auto far : {EventLoop::Clock::now() + std::chrono::hours(24 * 365),
+                         EventLoop::Clock::time_point::max()}) {
     recorder.deadline = far;
     recorder.run(1);
   }

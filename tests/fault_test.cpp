@@ -1,6 +1,6 @@
-// Tests the server when system calls and allocations fail. This program links its own system calls and operator new,
-// which fail at random or when a test says so. Random clients compare every byte with the model. They run in the same
-// thread, on real sockets.
+// Tests the server when system calls and allocations fail. This program links its own system calls
+// and operator new, which fail at random or when a test says so. Random clients compare every byte
+// with the model. They run in the same thread, on real sockets.
 #include "system.hpp"
 
 #include <sys/types.h>
@@ -90,7 +90,8 @@ struct Patience {
 /// Runs a server on a loop. Between the batches, it runs a function of the test in the same thread.
 class Driver final : public echod::EventLoop::Handler {
  public:
-  explicit Driver(echod::Limits limits = {}) : server_(loop_, listen(), echod::LineEcho(), limits) {}
+  explicit Driver(echod::Limits limits = {})
+      : server_(loop_, listen(), echod::LineEcho(), limits) {}
 
   std::uint16_t port() const { return port_; }
 
@@ -100,7 +101,8 @@ class Driver final : public echod::EventLoop::Handler {
     loop_.run(*this);
   }
 
-  /// Passes the server an artificial batch: an event of the descriptor that had the last event, then a signal.
+  /// Passes the server an artificial batch: an event of the descriptor that had the last event,
+  /// then a signal.
   void event_and_signal(int number) {
     struct kevent event;
     EV_SET(&event, last_, EVFILT_READ, 0, 0, 1, nullptr);
@@ -150,7 +152,8 @@ Client served(Driver& server) {
 
 /// Waits until the connection is ready, then does a step without memory.
 Moved without_memory(Connection& connection, std::span<char> buffer) {
-  pollfd entry{connection.descriptor(), static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
+  pollfd entry{connection.descriptor(),
+               static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
   ::poll(&entry, 1, static_cast<int>(patience.count()));
   faults.allocations = faults.no_memory = true;
   const Moved moved = connection.step(buffer);
@@ -161,7 +164,8 @@ Moved without_memory(Connection& connection, std::span<char> buffer) {
 }  // namespace
 
 void* operator new(std::size_t size) {
-  if (faults.allocations && (faults.no_memory || faults.end_connection(100, {ENOMEM}))) throw std::bad_alloc();
+  if (faults.allocations && (faults.no_memory || faults.end_connection(100, {ENOMEM})))
+    throw std::bad_alloc();
   void* const memory = std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
   ++allocated;
@@ -182,7 +186,8 @@ namespace echod {
 ssize_t system::read(int descriptor, void* buffer, std::size_t size) {
   if (faults.read_error != 0) return errno = std::exchange(faults.read_error, 0), -1;
   if (faults.no_input) return errno = EAGAIN, -1;
-  if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {ECONNRESET, ENOBUFS})) return -1;
+  if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {ECONNRESET, ENOBUFS}))
+    return -1;
   return ::read(descriptor, buffer, faults.shorten(size));
 }
 
@@ -213,12 +218,15 @@ int system::change(int kqueue, const struct kevent& change) {
 int system::wait(int kqueue, std::span<struct kevent> events, const timespec* time) {
   if (faults.wait_error != 0) return errno = faults.wait_error, -1;
   if (faults.fail(10, {EINTR})) return -1;
-  return ::kevent(kqueue, nullptr, 0, events.data(), static_cast<int>(faults.shorten(events.size())), time);
+  return ::kevent(kqueue, nullptr, 0, events.data(),
+                  static_cast<int>(faults.shorten(events.size())), time);
 }
 
 }  // namespace echod
 
-TEST_CASE("an error of accept that is not one client's trouble pauses the listener, and loses nobody", "[M4]") {
+TEST_CASE(
+    "an error of accept that is not one client's trouble pauses the listener, and loses nobody",
+    "[M4]") {
   for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EIO, EPERM}) {
     faults = {};
     faults.accept_error = error;
@@ -237,9 +245,10 @@ TEST_CASE("an error of accept that is not one client's trouble pauses the listen
   }
 }
 
-TEST_CASE("an error of accept that is one client's trouble does not pause the listener", "[M4][M5]") {
-  for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, EHOSTUNREACH,
-                          EOPNOTSUPP, ENETUNREACH}) {
+TEST_CASE("an error of accept that is one client's trouble does not pause the listener",
+          "[M4][M5]") {
+  for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN,
+                          EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH}) {
     faults = {};
     faults.accept_error = error;
     Driver server;
@@ -248,7 +257,8 @@ TEST_CASE("an error of accept that is one client's trouble does not pause the li
     const auto start = Clock::now();
     server.run([&] {
       if (Clock::now() - start > patience) throw std::runtime_error("the listener pauses");
-      if (faults.accepts > 200) faults.accept_error = 0;  // at once: with pauses, this would take 200 seconds
+      // At once: with pauses, this would take 200 seconds.
+      if (faults.accepts > 200) faults.accept_error = 0;
       return !client.hears_within(0ms);
     });
     CHECK(client.receive(7) == "a line\n");
@@ -430,7 +440,8 @@ TEST_CASE("a client may run out of memory after a stop", "[C3][M4]") {
   CHECK(client.how_it_ends() == "reset");
 }
 
-TEST_CASE("a connection that failed is not served again when the server stops in the same batch", "[C3][E6]") {
+TEST_CASE("a connection that failed is not served again when the server stops in the same batch",
+          "[C3][E6]") {
   faults = {};
   Driver server;
   Client client(server.port());
@@ -442,11 +453,14 @@ TEST_CASE("a connection that failed is not served again when the server stops in
   CHECK(client.how_it_ends() == "reset");
 }
 
-TEST_CASE("a client whose output is pending at a stop has its end, whether or not more input comes", "[C3][E6]") {
+TEST_CASE("a client whose output is pending at a stop has its end, whether or not more input comes",
+          "[C3][E6]") {
   for (const std::string more : {"", "more\n"}) {
     faults = {};
     Driver server({.linger = std::chrono::hours(1)});
-    const auto run_batches = [&] { server.run([batches = 0]() mutable { return ++batches < 50; }); };
+    const auto run_batches = [&] {
+      server.run([batches = 0]() mutable { return ++batches < 50; });
+    };
     Client client(server.port());
     faults.writes = 0;
     client.send("a line\ntail");
@@ -487,7 +501,9 @@ TEST_CASE("whatever fails, a client with an orderly end has its whole echo",
   CHECK(clients.started() == total);
   CHECK(clients.resets() <= faults.fatal);
   std::printf("%llu clients, %llu reset, %llu bytes echoed, %llu faults, %llu of them fatal\n",
-              static_cast<unsigned long long>(clients.started()), static_cast<unsigned long long>(clients.resets()),
-              static_cast<unsigned long long>(clients.bytes_echoed()), static_cast<unsigned long long>(faults.injected),
+              static_cast<unsigned long long>(clients.started()),
+              static_cast<unsigned long long>(clients.resets()),
+              static_cast<unsigned long long>(clients.bytes_echoed()),
+              static_cast<unsigned long long>(faults.injected),
               static_cast<unsigned long long>(faults.fatal));
 }

@@ -1,7 +1,8 @@
-// The rules of kqueue that echod relies on, each as a small program. To learn them, read from top to bottom.
+// The rules of kqueue that echod relies on, each as a small program. To learn them, read from top
+// to bottom.
 //
-// Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in src/linux. Where the
-// systems differ, a case says so and checks what they have in common.
+// Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in
+// src/linux. Where the systems differ, a case says so and checks what they have in common.
 #include <sys/types.h>
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
@@ -30,7 +31,8 @@
 namespace {
 
 #ifdef __linux__
-constexpr bool real_kqueue = false;  // The adapter reports data 1 and fflags 0 for every descriptor.
+// The adapter reports data 1 and fflags 0 for every descriptor.
+constexpr bool real_kqueue = false;
 #else
 constexpr bool real_kqueue = true;
 #endif
@@ -60,7 +62,8 @@ struct Kqueue {
   Descriptor descriptor{::kqueue()};
 
   /// Makes one change, with no room for events. Returns 0, or the errno if it fails.
-  int change(std::intptr_t ident, short filter, unsigned short flags, std::int64_t data = 0, void* udata = nullptr) {
+  int change(std::intptr_t ident, short filter, unsigned short flags, std::int64_t data = 0,
+             void* udata = nullptr) {
     Event change;
     EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, data, udata);
     return ::kevent(descriptor, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
@@ -129,7 +132,8 @@ std::string receive(int descriptor) {
   return {buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0))};
 }
 
-/// Fills the send buffer of a non-blocking socket, so that it is not ready for writing until the other end reads.
+/// Fills the send buffer of a non-blocking socket, so that it is not ready for writing until the
+/// other end reads.
 void fill(int descriptor) {
   std::signal(SIGPIPE, SIG_IGN);
   const std::string much(1 << 16, 'x');
@@ -144,7 +148,8 @@ void reset(Descriptor& descriptor) {
   descriptor.close();
 }
 
-/// Checks only `ident` and `filter`. On macOS, `flags` also holds the actions of the filter, such as EV_ADD.
+/// Checks only `ident` and `filter`. On macOS, `flags` also holds the actions of the filter, such
+/// as EV_ADD.
 void check_one(const Events& events, std::intptr_t ident, short filter) {
   REQUIRE(events.size() == 1);
   CHECK(events[0].ident == static_cast<std::uintptr_t>(ident));
@@ -176,7 +181,8 @@ int next_descriptor() {
   return next;
 }
 
-/// Closes `old` and gives its number to `replacement`, as the kernel does for the next descriptor after a close.
+/// Closes `old` and gives its number to `replacement`, as the kernel does for the next descriptor
+/// after a close.
 void reuse_number(Descriptor& old, Descriptor replacement) {
   const int number = old;
   old.close();
@@ -213,7 +219,8 @@ TEST_CASE("a socket with input is ready, and data is the number of bytes") {
   CHECK((events[0].flags & EV_EOF) == 0);
 }
 
-TEST_CASE("a listener with connections in its queue is ready for EVFILT_READ, and data is their number") {
+TEST_CASE(
+    "a listener with connections in its queue is ready for EVFILT_READ, and data is their number") {
   const Listener listener;
   Kqueue kq;
   REQUIRE(kq.change(listener.descriptor, EVFILT_READ, EV_ADD) == 0);
@@ -397,8 +404,9 @@ TEST_CASE("disabling one filter of a descriptor does not disable the other") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
-// The trap: an EV_ENABLE without udata sets udata to null, and the next event arrives with null. So echod does not use
-// udata at all. It finds a client by its descriptor, which is the ident of the event.
+// The trap: an EV_ENABLE without udata sets udata to null, and the next event arrives with null. So
+// echod does not use udata at all. It finds a client by its descriptor, which is the ident of the
+// event.
 TEST_CASE("every change overwrites udata") {
   const auto [reader, writer] = pipe_pair();
   int one = 0;
@@ -466,7 +474,8 @@ TEST_CASE("EV_DELETE ignores fflags and data") {
   Kqueue kq;
   REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
   Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 1, 5, nullptr);
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 1,
+         5, nullptr);
   CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == 0);
   send(writer, "x");
   CHECK(kq.ready_now().empty());
@@ -482,8 +491,8 @@ TEST_CASE("EV_ADD with EV_DELETE deletes a filter that exists") {
   CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
 }
 
-// If the filter does not exist, the systems differ. FreeBSD adds it and ignores EV_DELETE. macOS ignores EV_ADD, and
-// the change fails with ENOENT. The adapter adds it and deletes it.
+// If the filter does not exist, the systems differ. FreeBSD adds it and ignores EV_DELETE. macOS
+// ignores EV_ADD, and the change fails with ENOENT. The adapter adds it and deletes it.
 TEST_CASE("EV_ADD with EV_DELETE on a new descriptor does not prevent a later EV_ADD") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
@@ -575,12 +584,15 @@ TEST_CASE("a failed change with no room for events is -1 and errno") {
   const auto [reader, writer] = pipe_pair();
   Kqueue kq;
   Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 0, 0, nullptr);
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 0,
+         0, nullptr);
   CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
   CHECK(errno == ENOENT);
 }
 
-TEST_CASE("a failed change with room for events is an EV_ERROR event with errno in data, and later changes are made") {
+TEST_CASE(
+    "a failed change with room for events is an EV_ERROR event with errno in data, and later "
+    "changes are made") {
   const auto [reader, writer] = pipe_pair();
   const auto ident = static_cast<std::uintptr_t>(static_cast<int>(reader));
   send(writer, "x");
@@ -614,9 +626,11 @@ TEST_CASE("what the adapter does not have is EINVAL") {
   CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
   CHECK(kq.change(file, EVFILT_READ, EV_ADD) == EINVAL);
   CHECK(kq.change(SIGKILL, EVFILT_SIGNAL, EV_ADD) == EINVAL);
-  for (const int number : {0, NSIG, 1'000'000'000}) CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
+  for (const int number : {0, NSIG, 1'000'000'000})
+    CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
   Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0, nullptr);
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0,
+         nullptr);
   CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
   CHECK(errno == EINVAL);
 }
@@ -624,9 +638,10 @@ TEST_CASE("what the adapter does not have is EINVAL") {
 
 #ifdef EVFILT_TIMER  // The adapter does not have it.
 
-// Timers. FreeBSD may be late by 5 %, macOS groups timers, and any machine may be slow. On macOS a one-shot timer that
-// is read late counts the intervals that passed, so data can be 2. There, every change except EV_DELETE restarts a
-// timer with the data of the change, so EV_ENABLE must repeat the data.
+// Timers. FreeBSD may be late by 5 %, macOS groups timers, and any machine may be slow. On macOS a
+// one-shot timer that is read late counts the intervals that passed, so data can be 2. There, every
+// change except EV_DELETE restarts a timer with the data of the change, so EV_ENABLE must repeat
+// the data.
 
 TEST_CASE("a one-shot timer fires once, after its milliseconds, and is deleted") {
   Kqueue kq;
@@ -686,7 +701,8 @@ TEST_CASE("a signal that is ignored is an event") {
   const Events events = kq.wait();
   check_one(events, SIGUSR1, EVFILT_SIGNAL);
   CHECK(events[0].data == 1);
-  CHECK((events[0].flags & EV_CLEAR) != 0);  // set by the kernel: the count starts again after each event
+  // Set by the kernel: the count starts again after each event.
+  CHECK((events[0].flags & EV_CLEAR) != 0);
 }
 
 TEST_CASE("two signals before the next call are one event with data 2") {
@@ -750,7 +766,8 @@ TEST_CASE("signals that find no room come in later calls, each with its count an
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("a signal whose filter is disabled does not end the wait, and is reported after EV_ENABLE") {
+TEST_CASE(
+    "a signal whose filter is disabled does not end the wait, and is reported after EV_ENABLE") {
   std::signal(SIGUSR1, SIG_IGN);
   Kqueue kq;
   REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
@@ -1003,7 +1020,8 @@ TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
   Event event;
   CHECK(::kevent(reader, nullptr, 0, &event, 1, &none) == -1);
   CHECK((errno == EBADF || errno == EINVAL));
-  EV_SET(&event, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 0, 0, nullptr);
+  EV_SET(&event, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 0, 0,
+         nullptr);
   CHECK(::kevent(reader, &event, 1, nullptr, 0, nullptr) == -1);
   CHECK((errno == EBADF || errno == EINVAL));
 }
@@ -1047,7 +1065,8 @@ TEST_CASE("what a kqueue opens besides itself is close-on-exec") {
     if (::fcntl(i, F_GETFD) >= 0) before.insert(i);
   const Kqueue kq;
   for (int i = 0; i < 100; ++i)
-    if (i != kq.descriptor && !before.contains(i) && ::fcntl(i, F_GETFD) >= 0) CHECK(::fcntl(i, F_GETFD) == FD_CLOEXEC);
+    if (i != kq.descriptor && !before.contains(i) && ::fcntl(i, F_GETFD) >= 0)
+      CHECK(::fcntl(i, F_GETFD) == FD_CLOEXEC);
 }
 
 TEST_CASE("a number that is too large for a descriptor is EBADF") {

@@ -1,5 +1,5 @@
-// A libFuzzer target. It compares LineEcho with the model, for any bytes in any pieces. Build it with clang and
-// -DECHOD_FUZZ=ON. Run it with `line_echo_fuzz -max_total_time=600`.
+// A libFuzzer target. It compares LineEcho with the model, for any bytes in any pieces. Build it
+// with clang and -DECHOD_FUZZ=ON. Run it with `line_echo_fuzz -max_total_time=600`.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -18,8 +18,9 @@ namespace {
 
 }  // namespace
 
-/// Reads `data` in steps of three bytes. The first is a byte, the others say how often to append it to the input (up to
-/// 65,535 times). If that number is odd, the input is fed. So short data can make long lines.
+/// Reads `data` in steps of three bytes. The first is a byte, the others say how often to append it
+/// to the input (up to 65,535 times). If that number is odd, the input is fed. So short data can
+/// make long lines.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t most = 1 << 19;
   constexpr std::size_t max_line = 65536;
@@ -29,7 +30,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   bool closed = false;
   const auto feed = [&] {
     if (closed) return;
-    const std::string piece = input.substr(done);  // a copy, so that ASan detects a read beyond its end
+    // A copy, so that ASan detects a read beyond its end.
+    const std::string piece = input.substr(done);
     const echod::LineEcho::Result result = echo.feed(piece);
     if (result.ready > piece.size()) fail("more is ready than there is");
     done += result.ready;

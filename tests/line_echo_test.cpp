@@ -26,14 +26,17 @@ struct Outcome {
   }
 };
 
-/// Feeds `input` in pieces, split at `cuts` (ascending). If `at_end`, the outcome also has what is held at the end.
-Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {}, bool at_end = true) {
+/// Feeds `input` in pieces, split at `cuts` (ascending). If `at_end`, the outcome also has what is
+/// held at the end.
+Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {},
+             bool at_end = true) {
   LineEcho echo;
   Outcome outcome;
   std::size_t start = 0;  // where the held bytes begin
   for (std::size_t piece = 0; piece <= cuts.size() && !outcome.closed; ++piece) {
     const std::size_t end = piece < cuts.size() ? cuts[piece] : input.size();
-    const std::vector<char> alone(input.data() + start, input.data() + end);  // so that ASan detects a read beyond it
+    // So that ASan detects a read beyond it.
+    const std::vector<char> alone(input.data() + start, input.data() + end);
     const LineEcho::Result result = echo.feed({alone.data(), alone.size()});
     outcome.bytes.append(alone.data(), result.ready);
     outcome.closed = result.close;
@@ -69,7 +72,8 @@ TEST_CASE("a complete line is ready byte for byte, with its ending", "[E1]") {
   std::string every_byte;
   for (int byte = 0; byte < 256; ++byte)
     if (byte != '\n') every_byte += static_cast<char>(byte);
-  for (const std::string& lines : {std::string("hello\n"), std::string("one\ntwo\r\nthree\n"), every_byte + "\n"})
+  for (const std::string& lines :
+       {std::string("hello\n"), std::string("one\ntwo\r\nthree\n"), every_byte + "\n"})
     CHECK(feed(lines, {}, false) == Outcome{lines});
 }
 
@@ -109,12 +113,14 @@ TEST_CASE("a line of white space counts as empty, wherever it is", "[E3]") {
   const std::string lines = repeated("ab\n", 900);
   for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"})
     for (std::size_t before = 0; before <= lines.size(); before += 3)
-      REQUIRE(feed(lines.substr(0, before) + empty + lines) == Outcome{lines.substr(0, before), true});
+      REQUIRE(feed(lines.substr(0, before) + empty + lines) ==
+              Outcome{lines.substr(0, before), true});
 }
 
 TEST_CASE("a line with anything else in it does not count as empty", "[E3]") {
-  for (const std::string& line : {std::string("  x\n"), std::string("\0\n", 2), std::string("\xa0\n"),
-                                  std::string("\x85 \n"), std::string("a \r\n"), std::string(" \ta\t\v\f\n")}) {
+  for (const std::string& line :
+       {std::string("  x\n"), std::string("\0\n", 2), std::string("\xa0\n"), std::string("\x85 \n"),
+        std::string("a \r\n"), std::string(" \ta\t\v\f\n")}) {
     CHECK(feed(line) == Outcome{line});
     const std::string lines = repeated(line, 1000 * line.size());
     CHECK(feed(lines + "\nz") == Outcome{lines, true});
@@ -162,9 +168,11 @@ TEST_CASE("how the input was split does not matter among short lines", "[E1][E2]
 
 TEST_CASE("short lines may follow a line that passed through or was held", "[E2][E3]") {
   const std::string lines = repeated("abc\n", 2400);
-  for (const std::string& first : {std::string(limit + 3, 'x') + "yz\n", std::string(limit + 3, ' ') + "  \n",
-                                   std::string(limit - 5, 'x') + "y\n"})
-    CHECK(feed(first + lines + std::string(300, 'h'), {first.size() - 3}, false) == Outcome{first + lines});
+  for (const std::string& first :
+       {std::string(limit + 3, 'x') + "yz\n", std::string(limit + 3, ' ') + "  \n",
+        std::string(limit - 5, 'x') + "y\n"})
+    CHECK(feed(first + lines + std::string(300, 'h'), {first.size() - 3}, false) ==
+          Outcome{first + lines});
   const std::string held = std::string(limit - 100, 'x') + "y\n" + lines;
   CHECK(feed(held + std::string(6000, ' ') + "\n", {limit - 100}) == Outcome{held, true});
   CHECK(feed(std::string(300, ' ') + "\n" + lines, {200}) == Outcome{"", true});

@@ -1,4 +1,5 @@
-// A line echo server on kqueue(2) in its shortest form. It serves one client at a time, and has many faults.
+// A line echo server on kqueue(2) in its shortest form. It serves one client at a time, and has
+// many faults.
 #include <sys/types.h>
 #include <sys/event.h>
 #include <arpa/inet.h>
@@ -33,7 +34,9 @@ int main(int, char** argv) {
   address.sin_port = htons(static_cast<std::uint16_t>(std::stoi(argv[2])));
   inet_pton(AF_INET, argv[1], &address.sin_addr);
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener, 128) != 0) return 1;
+  if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      listen(listener, 128) != 0)
+    return 1;
   getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
   std::fprintf(stderr, "naive_echod: listening on 127.0.0.1:%d\n", ntohs(address.sin_port));
   const int kq = kqueue();

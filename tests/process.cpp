@@ -19,7 +19,9 @@
 
 namespace {
 
-[[noreturn]] void fail(const char* call) { throw std::system_error(errno, std::generic_category(), call); }
+[[noreturn]] void fail(const char* call) {
+  throw std::system_error(errno, std::generic_category(), call);
+}
 
 [[noreturn]] void become(const Start& start, char* const* argv, int output) {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
@@ -32,8 +34,10 @@ namespace {
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
   const rlimit memory{start.memory, start.memory};
   if (start.memory != 0) ::setrlimit(RLIMIT_AS, &memory);
-  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, and nohup(1) ignores SIGHUP.
-  for (const int number : {SIGPIPE, SIGHUP}) std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
+  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, and nohup(1) ignores
+  // SIGHUP.
+  for (const int number : {SIGPIPE, SIGHUP})
+    std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
   ::execv(argv[0], argv);
   _exit(127);
 }
@@ -47,7 +51,9 @@ Start on_free_port(Start start) {
 
 Process::Process(const Start& start) {
   const char* const named = std::getenv("ECHOD");
-  std::vector<std::string> words{!start.program.empty() ? start.program : named != nullptr ? named : ECHOD_PATH};
+  std::vector<std::string> words{!start.program.empty() ? start.program
+                                 : named != nullptr     ? named
+                                                        : ECHOD_PATH};
   words.insert(words.end(), start.options.begin(), start.options.end());
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
@@ -79,7 +85,8 @@ void Process::signal(int number) const {
 bool Process::read_more() {
   pollfd entry{pipe_, POLLIN, 0};
   // Three times the patience, because a resolver can take long to report an unknown host.
-  if (::poll(&entry, 1, static_cast<int>(3 * patience.count())) == 0) throw std::runtime_error("the program is silent");
+  if (::poll(&entry, 1, static_cast<int>(3 * patience.count())) == 0)
+    throw std::runtime_error("the program is silent");
   char buffer[4096];
   const ssize_t count = ::read(pipe_, buffer, sizeof buffer);
   if (count > 0) unread_.append(buffer, static_cast<std::size_t>(count));
@@ -129,7 +136,8 @@ double Process::cpu_seconds() const {
   return seconds(used_.ru_utime) + seconds(used_.ru_stime);
 }
 
-/// Does not use ru_maxrss. That also counts the time between fork and exec, when the process is a copy of the test.
+/// Does not use ru_maxrss. That also counts the time between fork and exec, when the process is a
+/// copy of the test.
 double Process::peak_kilobytes() const {
   double kilobytes = 0;
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
@@ -139,7 +147,8 @@ double Process::peak_kilobytes() const {
 }
 
 Echod::Echod(Start start) : Process(on_free_port(std::move(start))) {
-  const std::string announcement = line_with("echod: listening on 127.0.0.1:");  // with -v, other lines come first
+  // With -v, other lines come first.
+  const std::string announcement = line_with("echod: listening on 127.0.0.1:");
   if (announcement.empty()) throw std::runtime_error("the server did not start");
   port_ = port_of(announcement);
 }

@@ -1,5 +1,5 @@
-// Starts the program under test. It is the file that the environment variable ECHOD names, otherwise the one that was
-// built with the tests.
+// Starts the program under test. It is the file that the environment variable ECHOD names,
+// otherwise the one that was built with the tests.
 #pragma once
 
 #include <sys/resource.h>
@@ -16,7 +16,8 @@ struct Start {
   rlim_t memory = 0;                      // if not 0: the limit of its address space in bytes
   std::string program = {};               // if not empty: another program than echod
   int ignored = 0;                        // if not 0: a signal that is ignored from the start
-  bool closed = false;                    // if true: starts without standard input, output and error
+  // If true: starts without standard input, output and error.
+  bool closed = false;
 };
 
 /// A process. This class reads its standard output and standard error through one pipe.
@@ -28,21 +29,24 @@ class Process {
   ~Process();
 
   void signal(int number) const;
-  /// Returns the next line of its output, without the newline. At the end, returns what is left of the output.
+  /// Returns the next line of its output, without the newline. At the end, returns what is left of
+  /// the output.
   std::string line();
   /// Returns the next line of its output that contains `text`, or an empty string at the end.
   std::string line_with(const std::string& text);
   /// Returns the rest of its output, up to the end.
   std::string output();
-  /// Waits until it ends. Returns the exit status, or minus the number of the signal that killed it.
+  /// Waits until it ends. Returns the exit status, or minus the number of the signal that killed
+  /// it.
   int wait();
   /// Sends SIGTERM, then does the same as wait().
   int stop();
 
   /// Returns the CPU time that it used. Valid only after wait().
   double cpu_seconds() const;
-  /// Returns the most memory that it has used so far. Valid only before wait(). Returns 0 with the address sanitizer,
-  /// which changes the number, and on all systems except Linux, which do not report it.
+  /// Returns the most memory that it has used so far. Valid only before wait(). Returns 0 with the
+  /// address sanitizer, which changes the number, and on all systems except Linux, which do not
+  /// report it.
   double peak_kilobytes() const;
   pid_t pid() const { return pid_; }
 

@@ -17,7 +17,8 @@ using echod::say;
 
 namespace {
 
-/// Runs `before`, prepare_process() and `check` in a child process. Returns whether `check` returned true.
+/// Runs `before`, prepare_process() and `check` in a child process. Returns whether `check`
+/// returned true.
 template <typename Before, typename Check>
 bool in_child(Before before, Check check) {
   const pid_t child = ::fork();
@@ -44,14 +45,16 @@ TEST_CASE("the soft limit of descriptors is raised to the hard one", "[M4]") {
       [&] {
         rlimit raised{};
         ::getrlimit(RLIMIT_NOFILE, &raised);
-        return raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240);  // macOS has its own maximum, too
+        // MacOS has its own maximum, too.
+        return raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240);
       }));
 }
 
 TEST_CASE("standard descriptors that are closed are opened, and others stay as they are", "[C4]") {
   for (const int closed : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    CHECK(in_child([&] { ::close(closed); },
-                   [&] { return ::fcntl(closed, F_GETFD) >= 0 && ::open("/", O_RDONLY) > STDERR_FILENO; }));
+    CHECK(in_child(
+        [&] { ::close(closed); },
+        [&] { return ::fcntl(closed, F_GETFD) >= 0 && ::open("/", O_RDONLY) > STDERR_FILENO; }));
   }
   const int next = ::dup(STDERR_FILENO);  // the lowest number that is free
   ::close(next);
@@ -66,7 +69,8 @@ TEST_CASE("standard descriptors that are closed are opened, and others stay as t
 }
 
 TEST_CASE("SIGPIPE is ignored", "[M5]") {
-  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); }, [] { return std::signal(SIGPIPE, SIG_DFL) == SIG_IGN; }));
+  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); },
+                 [] { return std::signal(SIGPIPE, SIG_DFL) == SIG_IGN; }));
 }
 
 TEST_CASE("a line is said with the program's name", "[C4]") {
@@ -88,7 +92,8 @@ TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   const StandardError standard_error;
   std::size_t before = 0;
   ::fcntl(standard_error.ends[1], F_SETFL, O_NONBLOCK);
-  for (ssize_t count = 0; (count = ::write(standard_error.ends[1], std::string(4096, 'x').data(), 4096)) > 0;)
+  for (ssize_t count = 0;
+       (count = ::write(standard_error.ends[1], std::string(4096, 'x').data(), 4096)) > 0;)
     before += static_cast<std::size_t>(count);
   ::fcntl(standard_error.ends[1], F_SETFL, 0);
   say("this would wait");

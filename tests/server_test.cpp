@@ -23,11 +23,13 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Sends until the server cuts the connection off. Returns the errno of the write, or 0 if it takes too long.
+/// Sends until the server cuts the connection off. Returns the errno of the write, or 0 if it takes
+/// too long.
 int send_until_cut_off(Client& client) {
   try {
     const auto start = std::chrono::steady_clock::now();
-    for (; std::chrono::steady_clock::now() - start < patience; client.hears_within(1ms)) client.send("x");
+    for (; std::chrono::steady_clock::now() - start < patience; client.hears_within(1ms))
+      client.send("x");
     return 0;
   } catch (const std::system_error& error) {
     return error.code().value();
@@ -49,7 +51,8 @@ struct kevent event_of(int ident, short filter) {
 
 }  // namespace
 
-TEST_CASE("a client that never stops sending after the empty line is cut off when its time is up", "[E5]") {
+TEST_CASE("a client that never stops sending after the empty line is cut off when its time is up",
+          "[E5]") {
   const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("a\n\n");
@@ -57,7 +60,8 @@ TEST_CASE("a client that never stops sending after the empty line is cut off whe
   CHECK(send_until_cut_off(client) != 0);
 }
 
-TEST_CASE("a client that stays silent after the empty line is cut off when its time is up", "[E5]") {
+TEST_CASE("a client that stays silent after the empty line is cut off when its time is up",
+          "[E5]") {
   const ServerProcess server({.linger = 300ms});
   Client client(server.port());
   client.send("\n");
@@ -98,7 +102,8 @@ TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
   CHECK(client.how_it_ends() == "reset");
 }
 
-TEST_CASE("the idle limit, not the linger, holds for output that is pending after an empty line", "[M6][E6]") {
+TEST_CASE("the idle limit, not the linger, holds for output that is pending after an empty line",
+          "[M6][E6]") {
   echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
   const int small = 4096;  // accepted sockets inherit it
   REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
@@ -253,7 +258,8 @@ TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3
   CHECK(client.receive_all() == "line\nheld");
 }
 
-TEST_CASE("at a stop a client that is still sending after its empty line is not cut off", "[C3][E5]") {
+TEST_CASE("at a stop a client that is still sending after its empty line is not cut off",
+          "[C3][E5]") {
   LocalServer local;
   Client client(local.port);
   const int accepted = next_descriptor();
@@ -297,5 +303,6 @@ TEST_CASE("a descriptor is closed after the batch in which its connection ended"
 
 TEST_CASE("an event of a descriptor that is not a client's is an error of the program", "[M5]") {
   LocalServer local;
-  CHECK_THROWS_AS(local.server.on_event(event_of(local.listener + 100, EVFILT_READ)), std::logic_error);
+  CHECK_THROWS_AS(local.server.on_event(event_of(local.listener + 100, EVFILT_READ)),
+                  std::logic_error);
 }

@@ -21,11 +21,14 @@
 #include "patience.hpp"
 #include "transcript.hpp"
 
-inline std::uint16_t port_of(const echod::Socket& listener) { return port_of(listener.local_address()); }
+inline std::uint16_t port_of(const echod::Socket& listener) {
+  return port_of(listener.local_address());
+}
 
 inline void wait_for_input(const echod::Socket& socket) {
   pollfd entry{socket.descriptor(), POLLIN, 0};
-  if (::poll(&entry, 1, static_cast<int>(patience.count())) != 1) throw std::runtime_error("no input");
+  if (::poll(&entry, 1, static_cast<int>(patience.count())) != 1)
+    throw std::runtime_error("no input");
 }
 
 /// Both ends of a connection: the client, and the socket that the server has accepted.
@@ -37,7 +40,8 @@ struct Pair {
 
 /// A Server on a loop in this process. It takes over the signals.
 struct LocalServer {
-  explicit LocalServer(echod::Limits limits = {}, echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
+  explicit LocalServer(echod::Limits limits = {},
+                       echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
       : listener(socket.descriptor()),
         port(port_of(socket)),
         server(loop, std::move(socket), echod::LineEcho(), limits) {}
@@ -51,10 +55,12 @@ struct LocalServer {
 /// A Server in a process of its own.
 class ServerProcess {
  public:
-  explicit ServerProcess(echod::Limits limits, echod::Socket listener = echod::Socket::listen("127.0.0.1", 0))
+  explicit ServerProcess(echod::Limits limits,
+                         echod::Socket listener = echod::Socket::listen("127.0.0.1", 0))
       : port_(port_of(listener)) {
     int ready[2];
-    if (::pipe(ready) != 0 || (pid_ = ::fork()) < 0) throw std::runtime_error("no process for a server");
+    if (::pipe(ready) != 0 || (pid_ = ::fork()) < 0)
+      throw std::runtime_error("no process for a server");
     if (pid_ == 0) {
       std::signal(SIGPIPE, SIG_IGN);
       LocalServer local(limits, std::move(listener));
@@ -64,7 +70,8 @@ class ServerProcess {
     }
     ::close(ready[1]);
     char byte = 0;
-    while (::read(ready[0], &byte, 1) < 0 && errno == EINTR) {  // until it has taken over the signals
+    // Until it has taken over the signals.
+    while (::read(ready[0], &byte, 1) < 0 && errno == EINTR) {
     }
     ::close(ready[0]);
   }
@@ -82,8 +89,10 @@ class ServerProcess {
   /// Waits until it ends. Returns 0 after a stop.
   int wait() {
     int status = -1;
-    for (const auto start = std::chrono::steady_clock::now(); ::waitpid(pid_, &status, WNOHANG) == 0; ::usleep(1000))
-      if (std::chrono::steady_clock::now() - start > patience) throw std::runtime_error("the server does not end");
+    for (const auto start = std::chrono::steady_clock::now();
+         ::waitpid(pid_, &status, WNOHANG) == 0; ::usleep(1000))
+      if (std::chrono::steady_clock::now() - start > patience)
+        throw std::runtime_error("the server does not end");
     pid_ = -1;
     return status;
   }

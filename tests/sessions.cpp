@@ -28,7 +28,8 @@ std::string random_line(Random& random) {
                                                   : up_to(random, 120);
   const bool blank = one_in(random, 15);
   std::string line(length, ' ');
-  for (char& byte : line) byte = blank ? " \t\r"[random() % 3] : static_cast<char>('!' + random() % 90);
+  for (char& byte : line)
+    byte = blank ? " \t\r"[random() % 3] : static_cast<char>('!' + random() % 90);
   return line + (one_in(random, 4) ? "\r\n" : "\n");
 }
 
@@ -66,7 +67,8 @@ struct Sessions::Session {
     address.sin_port = htons(port);
     const int small = 32768;
     if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    if (descriptor < 0 || ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    if (descriptor < 0 ||
+        ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
       throw std::runtime_error(std::string("a client cannot connect: ") + std::strerror(errno));
     ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
     ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
@@ -74,7 +76,8 @@ struct Sessions::Session {
   Session(const Session&) = delete;
   ~Session() { ::close(descriptor); }
 
-  /// A patient client waits for the echo of all its complete lines before it sends the rest and half-closes.
+  /// A patient client waits for the echo of all its complete lines before it sends the rest and
+  /// half-closes.
   bool waits_for_echo() const { return patient && sent >= complete && received < echo_of_complete; }
 
   /// Sends a random piece. Returns false if the connection is broken.
@@ -94,7 +97,8 @@ struct Sessions::Session {
     const ssize_t count = ::read(descriptor, buffer, 1 + up_to(random, sizeof buffer - 1));
     if (count <= 0) return count;
     const auto size = static_cast<std::size_t>(count);
-    if (expected.compare(received, size, buffer, size) != 0) throw std::runtime_error("a client got something else");
+    if (expected.compare(received, size, buffer, size) != 0)
+      throw std::runtime_error("a client got something else");
     received += size;
     return count;
   }
@@ -108,7 +112,8 @@ struct Sessions::Session {
   enum class Progress { goes_on, over, reset };
 
   Progress step(Random& random) {
-    // The server closes first only after an empty line. Then it keeps reading for longer than this client sends.
+    // The server closes first only after an empty line. Then it keeps reading for longer than this
+    // client sends.
     if (!half_closed && !send_some(random)) return Progress::reset;
     if (end != End::half_close && one_in(random, 30)) {
       if (end == End::reset) reset();
@@ -124,7 +129,8 @@ struct Sessions::Session {
     if (count < 0) return Progress::reset;
     const bool all = received == expected.size();
     const bool may_end = half_closed || expected.size() < input.size();  // or after an empty line
-    if (!all || !may_end) throw std::runtime_error("a client got an orderly end, but not all of its echo");
+    if (!all || !may_end)
+      throw std::runtime_error("a client got an orderly end, but not all of its echo");
     return Progress::over;
   }
 };

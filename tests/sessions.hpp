@@ -1,4 +1,5 @@
-// Random clients for fault_test and soak. Many run at a time. Each compares its echo with the model.
+// Random clients for fault_test and soak. Many run at a time. Each compares its echo with the
+// model.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +14,9 @@ class Sessions {
   Sessions(std::uint16_t port, std::uint64_t seed, std::size_t at_once);
   ~Sessions();
 
-  /// Starts new sessions in place of those that are over, up to `total` in all. Then does one step of each session,
-  /// which sends and reads some bytes, or ends. Returns whether any are left. Throws std::runtime_error if an echo
-  /// differs from the model.
+  /// Starts new sessions in place of those that are over, up to `total` in all. Then does one step
+  /// of each session, which sends and reads some bytes, or ends. Returns whether any are left.
+  /// Throws std::runtime_error if an echo differs from the model.
   bool step(std::uint64_t total);
 
   std::uint64_t started() const { return started_; }

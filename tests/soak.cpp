@@ -1,4 +1,5 @@
-// A soak test. Random clients use the real program for a given time, and compare every byte with the model.
+// A soak test. Random clients use the real program for a given time, and compare every byte with
+// the model.
 //   soak SECONDS [SEED]
 #include <unistd.h>
 
@@ -18,7 +19,8 @@
 
 namespace {
 
-/// Returns the resident kilobytes and open descriptors as text, if the system has a /proc that shows them.
+/// Returns the resident kilobytes and open descriptors as text, if the system has a /proc that
+/// shows them.
 std::string use_of(const Process& process) {
   const std::filesystem::path proc = "/proc/" + std::to_string(process.pid());
   std::ifstream file(proc / "statm");
@@ -26,8 +28,8 @@ std::string use_of(const Process& process) {
   long resident = 0;
   if (!(file >> total >> resident)) return "memory and descriptors are not known on this system";
   const auto descriptors = std::distance(std::filesystem::directory_iterator(proc / "fd"), {});
-  return std::to_string(resident * (sysconf(_SC_PAGESIZE) / 1024)) + " KiB resident, " + std::to_string(descriptors) +
-         " descriptors";
+  return std::to_string(resident * (sysconf(_SC_PAGESIZE) / 1024)) + " KiB resident, " +
+         std::to_string(descriptors) + " descriptors";
 }
 
 }  // namespace
@@ -37,14 +39,16 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: soak seconds [seed]\n");
     return 64;
   }
-  const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : std::random_device()();
+  const std::uint64_t seed =
+      argc > 2 ? std::strtoull(argv[2], nullptr, 10) : std::random_device()();
   try {
     Echod echod;
     Sessions clients(echod.port(), seed, 100);
     const auto say = [&] {
-      std::printf("seed %llu: %llu connections, %.1f MB echoed; %s\n", static_cast<unsigned long long>(seed),
-                  static_cast<unsigned long long>(clients.started()), static_cast<double>(clients.bytes_echoed()) / 1e6,
-                  use_of(echod).c_str());
+      std::printf("seed %llu: %llu connections, %.1f MB echoed; %s\n",
+                  static_cast<unsigned long long>(seed),
+                  static_cast<unsigned long long>(clients.started()),
+                  static_cast<double>(clients.bytes_echoed()) / 1e6, use_of(echod).c_str());
       std::fflush(stdout);
     };
     const auto finish = [&] {
@@ -67,7 +71,8 @@ int main(int argc, char** argv) {
     say();
     return echod.stop();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "soak: seed %llu: %s\n", static_cast<unsigned long long>(seed), error.what());
+    std::fprintf(stderr, "soak: seed %llu: %s\n", static_cast<unsigned long long>(seed),
+                 error.what());
     return 1;
   }
 }

@@ -55,10 +55,12 @@ std::string why_not(const std::string& host, std::uint16_t port) {
 
 }  // namespace
 
-/// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". For "two-addresses.test" it returns
-/// 192.0.2.1, which no machine has, and 127.0.0.1.
-extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req, addrinfo** pai) {
-  static const auto real = reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+/// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". For
+/// "two-addresses.test" it returns 192.0.2.1, which no machine has, and 127.0.0.1.
+extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req,
+                           addrinfo** pai) {
+  static const auto real =
+      reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
   if (std::string(name) == "no-such-host.test") return EAI_NONAME;
   if (std::string(name) != "two-addresses.test") return real(name, service, req, pai);
   const int status = real("192.0.2.1", service, req, pai);
@@ -81,16 +83,21 @@ TEST_CASE("an IPv6 address is written in brackets and serves IPv6 only", "[C1][C
   }
   CHECK(listener.local_address() == "[::1]:" + std::to_string(port_of(listener)));
   CHECK(option_of(listener, IPPROTO_IPV6, IPV6_V6ONLY) != 0);
-  CHECK(option_of(Socket::listen("::", 0), IPPROTO_IPV6, IPV6_V6ONLY) != 0);  // for "::1", Linux sets it itself
+  // For "::1", Linux sets it itself.
+  CHECK(option_of(Socket::listen("::", 0), IPPROTO_IPV6, IPV6_V6ONLY) != 0);
 }
 
-TEST_CASE("a host name is resolved", "[C1]") { CHECK(port_of(Socket::listen("localhost", 0)) != 0); }
+TEST_CASE("a host name is resolved", "[C1]") {
+  CHECK(port_of(Socket::listen("localhost", 0)) != 0);
+}
 
 TEST_CASE("a failure to listen names the address and the reason", "[C6]") {
   const Socket first = Socket::listen("127.0.0.1", 0);
   const std::string address = first.local_address();
-  CHECK(why_not("127.0.0.1", port_of(first)) == "cannot listen on " + address + ": " + std::strerror(EADDRINUSE));
-  CHECK(why_not("192.0.2.1", 1) == std::string("cannot listen on 192.0.2.1:1: ") + std::strerror(EADDRNOTAVAIL));
+  CHECK(why_not("127.0.0.1", port_of(first)) ==
+        "cannot listen on " + address + ": " + std::strerror(EADDRINUSE));
+  CHECK(why_not("192.0.2.1", 1) ==
+        std::string("cannot listen on 192.0.2.1:1: ") + std::strerror(EADDRNOTAVAIL));
   CHECK(why_not("no-such-host.test", 80) ==
         std::string("cannot listen on no-such-host.test:80: ") + ::gai_strerror(EAI_NONAME));
 }
@@ -149,7 +156,8 @@ TEST_CASE("a listener knows whether a descriptor is free", "[M4]") {
   ::close(next);
   rlimit limit{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
-  const rlimit none{static_cast<rlim_t>(listener.descriptor()) + 1, limit.rlim_max};  // all below it are open
+  // All below it are open.
+  const rlimit none{static_cast<rlim_t>(listener.descriptor()) + 1, limit.rlim_max};
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
   const bool available = listener.descriptor_available();
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);

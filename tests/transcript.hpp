@@ -1,5 +1,5 @@
-// If the environment has ECHOD_TRANSCRIPT, writes to stderr what the clients of a test do. tests/break-it sets it to
-// show what a client of a broken server sees.
+// If the environment has ECHOD_TRANSCRIPT, writes to stderr what the clients of a test do.
+// tests/break-it sets it to show what a client of a broken server sees.
 #pragma once
 
 #include <cstdio>

@@ -1,4 +1,5 @@
-// Tests the first eight traps of README's table. The naive server falls into each of them, and echod into none.
+// Tests the first eight traps of README's table. The naive server falls into each of them, and
+// echod into none.
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,8 +20,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Returns the path that NAIVE_ECHOD gives. Without it, looks where the build has put naive_echod, near echod, and in
-/// the current directory. Returns an empty string, with a warning, if it is in none of these places.
+/// Returns the path that NAIVE_ECHOD gives. Without it, looks where the build has put naive_echod,
+/// near echod, and in the current directory. Returns an empty string, with a warning, if it is in
+/// none of these places.
 std::string naive_program() {
   const char* const named = std::getenv("NAIVE_ECHOD");
   if (named != nullptr) return named;
@@ -116,9 +118,11 @@ TEST_CASE("writing to a client that has gone raises SIGPIPE", "[trap][M5]") {
       const bool gone = throws([&] {
         Client client(server.port());
         client.send("x");
-        client.hears_within(100ms);  // nothing comes: by then naive_echod waits for the rest of the line
+        // Nothing comes: by then naive_echod waits for the rest of the line.
+        client.hears_within(100ms);
         server.signal(SIGSTOP);
-        client.send(lines + "half a line");  // so that echod also writes twice: the lines, then this half
+        // So that echod also writes twice: the lines, then this half.
+        client.send(lines + "half a line");
         client.close();
         server.signal(SIGCONT);
         serves(server);
@@ -136,8 +140,8 @@ TEST_CASE("without a descriptor a connection is lost or the loop spins", "[trap]
         clients.reserve(40);
         for (int i = 0; i < 40; ++i) clients.emplace_back(server.port());
         std::this_thread::sleep_for(2s);
-        const auto lost =
-            std::any_of(clients.begin(), clients.end(), [](Client& client) { return client.hears_within(0ms); });
+        const auto lost = std::any_of(clients.begin(), clients.end(),
+                                      [](Client& client) { return client.hears_within(0ms); });
         clients.clear();
         server.stop();
         return lost || server.cpu_seconds() > 0.25;

@@ -1,4 +1,5 @@
-// Clients: all connections, each found by its descriptor, and ordered by the time at which it has to be closed.
+// Clients: all connections, each found by its descriptor, and ordered by the time at which it has
+// to be closed.
 #pragma once
 
 #include <chrono>
@@ -16,7 +17,8 @@ class Clients {
 
   Clients() = default;
   Clients(Clients&&) = delete;  // places_ holds iterators of order_
-  /// No connection may have this descriptor yet. If it throws std::bad_alloc, the connection is destroyed.
+  /// No connection may have this descriptor yet. If it throws std::bad_alloc, the connection is
+  /// destroyed.
   void add(Connection connection, Time close_at) {
     const auto descriptor = static_cast<std::size_t>(connection.descriptor());
     if (descriptor >= places_.size()) places_.resize(descriptor + 1, order_.end());
@@ -24,10 +26,12 @@ class Clients {
   }
   /// Returns nullptr if no connection has this descriptor.
   [[nodiscard]] Connection* find(int descriptor) noexcept {
-    const bool known = static_cast<std::size_t>(descriptor) < places_.size() && place(descriptor) != order_.end();
+    const bool known =
+        static_cast<std::size_t>(descriptor) < places_.size() && place(descriptor) != order_.end();
     return known ? &place(descriptor)->second : nullptr;
   }
-  /// Changes when to close a connection that is in here, O(log n). Allocates nothing, and does not move it in memory.
+  /// Changes when to close a connection that is in here, O(log n). Allocates nothing, and does not
+  /// move it in memory.
   void close_at(const Connection& connection, Time time) noexcept {
     auto node = order_.extract(place(connection.descriptor()));
     node.key() = time;
@@ -35,7 +39,9 @@ class Clients {
   }
 
   /// Returns when to close the first connection, or `never` if there is none. O(1)
-  [[nodiscard]] Time first_time() const noexcept { return order_.empty() ? never : order_.begin()->first; }
+  [[nodiscard]] Time first_time() const noexcept {
+    return order_.empty() ? never : order_.begin()->first;
+  }
   /// Returns the connection to close first. There must be one.
   [[nodiscard]] Connection& first() noexcept { return order_.begin()->second; }
   /// Destroys it, which closes its descriptor.
@@ -49,7 +55,9 @@ class Clients {
 
  private:
   using Order = std::multimap<Time, Connection>;
-  Order::iterator& place(int descriptor) noexcept { return places_[static_cast<std::size_t>(descriptor)]; }
+  Order::iterator& place(int descriptor) noexcept {
+    return places_[static_cast<std::size_t>(descriptor)];
+  }
   Order order_;
   std::vector<Order::iterator> places_;  // by descriptor; order_.end() where there is no connection
 };

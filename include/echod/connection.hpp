@@ -1,13 +1,16 @@
 // Connection: one client, from Socket::accept to close.
 //
 //   echoing --end of input (half-close)--> at_end --all sent--> ended
-//   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering --the client closes--> ended
+//   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering
+//   lingering --the client closes--> ended
 //
-// It waits either for input or for room to send. While bytes are unsent it does not read. This is back-pressure: the
-// kernel's buffers fill, the client cannot send more, and what we keep is bounded. Any error leads to `ended`.
+// It waits either for input or for room to send. While bytes are unsent it does not read. This is
+// back-pressure: the kernel's buffers fill, the client cannot send more, and what we keep is
+// bounded. Any error leads to `ended`.
 //
-// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless everything that the client sent, up to
-// an empty line, was echoed. So a client can always tell a complete echo from a truncated one.
+// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless everything that the
+// client sent, up to an empty line, was echoed. So a client can always tell a complete echo from a
+// truncated one.
 #pragma once
 
 #include <sys/types.h>
@@ -23,7 +26,8 @@ namespace echod {
 struct Moved {
   std::size_t received = 0;
   std::size_t sent = 0;
-  int error = 0;  // the errno that ended the connection (ENOMEM: no memory for bytes that must be kept)
+  // The errno that ended the connection (ENOMEM: no memory for bytes that must be kept).
+  int error = 0;
   [[nodiscard]] bool anything() const noexcept { return received + sent > 0; }
 };
 
@@ -32,19 +36,24 @@ class Connection {
   enum class State : char { echoing, at_end, closing, lingering, ended };
   Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
 
-  /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it. `buffer` is working
-  /// space, larger than the longest line; connections can share one. Like stop and expire, only before it has ended.
+  /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it.
+  /// `buffer` is working space, larger than the longest line; connections can share one. Like stop
+  /// and expire, only before it has ended.
   Moved step(std::span<char> buffer) noexcept;
-  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps serve it, until a
-  /// read returns less than it asked for. Then the bytes of an unfinished line are sent, too, and it closes.
+  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps
+  /// serve it, until a read returns less than it asked for. Then the bytes of an unfinished line
+  /// are sent, too, and it closes.
   Moved stop(std::span<char> buffer) noexcept;
-  /// Its time is up: does a last step, unless it lingers. If nothing moved, ends it, orderly if no bytes are kept.
+  /// Its time is up: does a last step, unless it lingers. If nothing moved, ends it, orderly if no
+  /// bytes are kept.
   Moved expire(std::span<char> buffer) noexcept;
   void end() noexcept { state_ = State::ended; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
 
   /// EVFILT_WRITE while bytes are unsent, otherwise EVFILT_READ.
-  [[nodiscard]] short waits_for() const noexcept { return unsent_ > 0 ? EVFILT_WRITE : EVFILT_READ; }
+  [[nodiscard]] short waits_for() const noexcept {
+    return unsent_ > 0 ? EVFILT_WRITE : EVFILT_READ;
+  }
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] int descriptor() const noexcept { return socket_.descriptor(); }
   [[nodiscard]] std::size_t unsent() const noexcept { return unsent_; }

@@ -1,16 +1,18 @@
 // EventLoop: owns the kqueue and runs the one kevent(2) poll loop.
 //
-// A kqueue is a kernel object that watches things for a process. Each watch is a knote, named by an ident (a descriptor
-// or a signal number) and a filter (EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL). kevent(2) waits, and then copies out a
-// batch: one event for each knote that is ready.
+// A kqueue is a kernel object that watches things for a process. Each watch is a knote, named by an
+// ident (a descriptor or a signal number) and a filter (EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL).
+// kevent(2) waits, and then copies out a batch: one event for each knote that is ready.
 //
-// Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a handler can read once
-// and return. The price: a filter whose events nobody acts on must be disabled, or the loop spins. With EV_CLEAR a
-// handler would have to read until EAGAIN, so one fast client keeps the others waiting. With EV_ONESHOT or EV_DISPATCH
-// each event would need one more call, to switch its filter on again.
+// Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a
+// handler can read once and return. The price: a filter whose events nobody acts on must be
+// disabled, or the loop spins. With EV_CLEAR a handler would have to read until EAGAIN, so one fast
+// client keeps the others waiting. With EV_ONESHOT or EV_DISPATCH each event would need one more
+// call, to switch its filter on again.
 //
-// close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale event could reach a
-// handler that is gone, or a new socket with the same number. So a handler closes what it watches in after_batch().
+// close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
+// event could reach a handler that is gone, or a new socket with the same number. So a handler
+// closes what it watches in after_batch().
 #pragma once
 
 #include <sys/types.h>
@@ -29,8 +31,8 @@ class EventLoop {
    public:
     /// Handles one event, as kevent(2) delivered it.
     virtual void on_event(const struct kevent& event) = 0;
-    /// Called after each batch, and once before the first. Returns when to end the wait for the next batch
-    /// (time_point::max(): not before there is an event). With nullopt, run() returns.
+    /// Called after each batch, and once before the first. Returns when to end the wait for the
+    /// next batch (time_point::max(): not before there is an event). With nullopt, run() returns.
     virtual std::optional<Clock::time_point> after_batch() = 0;
     virtual ~Handler() = default;
   };
@@ -41,14 +43,17 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  /// Adds, deletes, enables or disables a knote (EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE), at once. Throws
-  /// std::system_error with the errno of kevent(2): ENOMEM without memory for the knote, ENOENT if there is none.
+  /// Adds, deletes, enables or disables a knote (EV_ADD, EV_DELETE, EV_ENABLE, EV_DISABLE), at
+  /// once. Throws std::system_error with the errno of kevent(2): ENOMEM without memory for the
+  /// knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables EVFILT_READ (added before) or EVFILT_WRITE, and not the other. Throws like change(). Both may be off then.
+  /// Enables EVFILT_READ (added before) or EVFILT_WRITE, and not the other. Throws like change().
+  /// Both may be off then.
   void wait_for(int descriptor, short filter);
 
-  /// Passes events to `handler` until after_batch() returns nullopt. Throws what these throw, or std::system_error.
+  /// Passes events to `handler` until after_batch() returns nullopt. Throws what these throw, or
+  /// std::system_error.
   void run(Handler& handler);
 
  private:

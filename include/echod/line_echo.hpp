@@ -1,6 +1,7 @@
-// LineEcho: decides which bytes are sent back and when a connection closes. No system calls. Complete lines are sent
-// back. An incomplete line waits for its newline, or passes through as it arrives if it is too long to be held. A line
-// that is empty, or white space only, closes the connection.
+// LineEcho: decides which bytes are sent back and when a connection closes. No system calls.
+// Complete lines are sent back. An incomplete line waits for its newline, or passes through as it
+// arrives if it is too long to be held. A line that is empty, or white space only, closes the
+// connection.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,8 @@
 namespace echod {
 class LineEcho {
  public:
-  /// `max_line`: in bytes, with the line ending. A longer line is not held, and never counts as empty.
+  /// `max_line`: in bytes, with the line ending. A longer line is not held, and never counts as
+  /// empty.
   explicit LineEcho(std::size_t max_line = 65536) noexcept : max_line_(max_line) {}
 
   struct Result {
@@ -17,8 +19,9 @@ class LineEcho {
     bool close;         // whether an empty line follows them
   };
 
-  /// `input`: the bytes that were not ready before, then the new ones. The caller holds what is not ready now, less
-  /// than `max_line` bytes, and puts it in front of the next input. After `close`, feed() must not be called again.
+  /// `input`: the bytes that were not ready before, then the new ones. The caller holds what is not
+  /// ready now, less than `max_line` bytes, and puts it in front of the next input. After `close`,
+  /// feed() must not be called again.
   [[nodiscard]] Result feed(std::string_view input) noexcept;
 
  private:

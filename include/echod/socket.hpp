@@ -1,5 +1,6 @@
-// Socket: owns one TCP socket, close-on-exec and non-blocking: a call that would have to wait fails with EAGAIN. Errors
-// that belong to a server's ordinary work are reported like those of system calls, by the result and errno.
+// Socket: owns one TCP socket, close-on-exec and non-blocking: a call that would have to wait fails
+// with EAGAIN. Errors that belong to a server's ordinary work are reported like those of system
+// calls, by the result and errno.
 #pragma once
 
 #include <sys/types.h>
@@ -20,32 +21,41 @@ class Socket {
     std::swap(descriptor_, other.descriptor_);
     return *this;
   }
-  /// Closes the descriptor and preserves errno. Resets an accepted connection, unless allow_orderly_end() was called.
+  /// Closes the descriptor and preserves errno. Resets an accepted connection, unless
+  /// allow_orderly_end() was called.
   ~Socket();
 
-  /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's largest backlog. Port
-  /// 0 picks a free port. Throws std::runtime_error with address and reason (std::system_error if it has an errno).
+  /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's
+  /// largest backlog. Port 0 picks a free port. Throws std::runtime_error with address and reason
+  /// (std::system_error if it has an errno).
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
-  /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its client can tell when the
-  /// server ends early, even by a crash. Returns an empty Socket and the errno of accept(2) if it cannot: EAGAIN if
-  /// there is none. Throws std::system_error for an errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
+  /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its
+  /// client can tell when the server ends early, even by a crash. Returns an empty Socket and the
+  /// errno of accept(2) if it cannot: EAGAIN if there is none. Throws std::system_error for an
+  /// errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
   [[nodiscard]] Socket accept();
-  /// Returns whether an errno of accept() concerns one client only. Linux also reports errors of the network.
+  /// Returns whether an errno of accept() concerns one client only. Linux also reports errors of
+  /// the network.
   [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
-  /// Returns whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
+  /// Returns whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2),
+  /// F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
 
-  /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of input. Returns -1
-  /// and sets errno if nothing is there (EAGAIN) or the connection is broken. Never fails with EINTR. read(2)
+  /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of
+  /// input. Returns -1 and sets errno if nothing is there (EAGAIN) or the connection is broken.
+  /// Never fails with EINTR. read(2)
   [[nodiscard]] ssize_t read(std::span<char> buffer);
-  /// Writes as much of `bytes` as the kernel takes and returns how much. Returns -1 and sets errno if that is nothing
-  /// (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must be ignored. write(2)
+  /// Writes as much of `bytes` as the kernel takes and returns how much. Returns -1 and sets errno
+  /// if that is nothing (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must
+  /// be ignored. write(2)
   [[nodiscard]] ssize_t write(std::string_view bytes);
-  /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close still resets.
+  /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close
+  /// still resets.
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
-  /// Returns it as text, "127.0.0.1:8080" or "[::1]:8080". If the system does not know it: "an unknown address".
+  /// Returns it as text, "127.0.0.1:8080" or "[::1]:8080". If the system does not know it: "an
+  /// unknown address".
   [[nodiscard]] std::string local_address() const;
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   explicit operator bool() const noexcept { return descriptor_ >= 0; }

@@ -1,30 +1,36 @@
 // kqueue(2) on epoll(7) and eventfd(2): the part that echod uses.
 //
-// A kqueue holds one knote per (ident, filter), each with its own udata. epoll holds one entry per descriptor, with one
-// mask and one word of data. So a table holds the knotes, and both knotes of a descriptor make the mask of its entry:
+// A kqueue holds one knote per (ident, filter), each with its own udata. epoll holds one entry per
+// descriptor, with one mask and one word of data. So a table holds the knotes, and both knotes of a
+// descriptor make the mask of its entry:
 //
 //   knotes of descriptor 7                         epoll's entry for 7
 //   EVFILT_READ   enabled    udata = A   \___      EPOLLIN | EPOLLRDHUP | EPOLLOUT
 //   EVFILT_WRITE  enabled    udata = B   /
 //
-// close() removes a descriptor from epoll, but not from the table. The next change for that number finds out, because
-// EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded, and the change is made for the new
-// file. For this check the entry stays while both filters are disabled. epoll reports EPOLLHUP and EPOLLERR even with
-// an empty mask; EPOLLONESHOT limits that to one wake-up, which kevent() does not report.
+// close() removes a descriptor from epoll, but not from the table. The next change for that number
+// finds out, because EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded,
+// and the change is made for the new file. For this check the entry stays while both filters are
+// disabled. epoll reports EPOLLHUP and EPOLLERR even with an empty mask; EPOLLONESHOT limits that
+// to one wake-up, which kevent() does not report.
 //
 // A signal handler counts each watched signal and wakes epoll_wait() through one eventfd.
 //
 // Limits, compared with a BSD:
-//   - A process has one kqueue at a time, for one thread. It can open another after it closed the first.
-//   - fork() passes the kqueue on. A child that calls kqueue() starts with nothing; the parent keeps its own.
-//   - A descriptor's event has data 1 and fflags 0. The number of bytes would cost a system call per event. Asking for
-//     a socket's error clears it, and read() would then not report it.
-//   - With room for one event, the read filter always comes before the write filter of the same descriptor.
+//   - A process has one kqueue at a time, for one thread. It can open another after it closed the
+//     first.
+//   - fork() passes the kqueue on. A child that calls kqueue() starts with nothing; the parent
+//     keeps its own.
+//   - A descriptor's event has data 1 and fflags 0. The number of bytes would cost a system call
+//     per event. Asking for a socket's error clears it, and read() would then not report it.
+//   - With room for one event, the read filter always comes before the write filter of the same
+//     descriptor.
 //   - A socket that is not connected reports EV_EOF.
 //   - A duplicate of a closed descriptor reports to the next owner of the closed number.
-//   - A watched signal has no other effect. A later sigaction() ends the watch. EV_ADD unblocks the signal. EV_DELETE
-//     restores its action, but not the mask.
-//   - Linux merges pending signals of one number. Two that are sent to a stopped process count once.
+//   - A watched signal has no other effect. A later sigaction() ends the watch. EV_ADD unblocks the
+//     signal. EV_DELETE restores its action, but not the mask.
+//   - Linux merges pending signals of one number. Two that are sent to a stopped process count
+//     once.
 //   - Everything else (other filters, flags and fflags, regular files) fails with EINVAL.
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -69,7 +75,8 @@ struct Descriptor {
 
   bool known() const { return read.added || write.added; }
   std::uint32_t mask() const {
-    const std::uint32_t mask = (read.enabled ? EPOLLIN | EPOLLRDHUP : 0U) | (write.enabled ? EPOLLOUT : 0U);
+    const std::uint32_t mask =
+        (read.enabled ? EPOLLIN | EPOLLRDHUP : 0U) | (write.enabled ? EPOLLOUT : 0U);
     return mask != 0 ? mask : EPOLLONESHOT;
   }
 };
@@ -109,10 +116,13 @@ int change_descriptor(const struct kevent& change) {
     const int refused = (change.filter == EVFILT_READ ? next.read : next.write).change(change);
     if (refused != 0) return refused;
     if (!now.known() && !next.known()) return 0;
-    const int operation = !now.known() ? EPOLL_CTL_ADD : next.known() ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
+    const int operation = !now.known()   ? EPOLL_CTL_ADD
+                          : next.known() ? EPOLL_CTL_MOD
+                                         : EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
-    if (error == ENOENT || error == EBADF) now = {};  // The descriptor that the table knew was closed.
+    // Then the descriptor that the table knew was closed.
+    if (error == ENOENT || error == EBADF) now = {};
     if (error != ENOENT) return error;
   }
 }
@@ -187,12 +197,14 @@ int deliver_descriptor(const epoll_event& entry, struct kevent* events, int room
 /// Reports the signals that arrived, at most `room`. Returns how many.
 int deliver_signals(struct kevent* events, int room) {
   eventfd_t wakeups = 0;
-  eventfd_read(wakeup, &wakeups);  // Before the counts are read: a signal that arrives in between wakes us again.
+  // Before the counts are read: a signal that arrives in between wakes us again.
+  eventfd_read(wakeup, &wakeups);
   int count = 0;
   for (std::uintptr_t number = 1; number < NSIG && count < room; ++number) {
     Signal& signal = signals[number];
     const int times = signal.knote.enabled ? signal.count.exchange(0) : 0;
-    if (times != 0) EV_SET(&events[count++], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.knote.udata);
+    if (times != 0)
+      EV_SET(&events[count++], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.knote.udata);
   }
   if (count == room) wake();  // More signals may be left for the next call.
   return count;
@@ -217,39 +229,46 @@ int kqueue() {
   return errno = error, -1;
 }
 
-int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist, int nevents,
-           const struct timespec* timeout) {
+int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist,
+           int nevents, const struct timespec* timeout) {
   if (kq < 0 || kq != queue) return errno = EBADF, -1;
   int count = 0;
   for (int i = 0; i < nchanges; ++i) {
     const int error = make_change(changelist[i]);
     if (error == 0) continue;
     if (count == nevents) return errno = error, -1;
-    EV_SET(&eventlist[count++], changelist[i].ident, changelist[i].filter, EV_ERROR, 0, error, changelist[i].udata);
+    EV_SET(&eventlist[count++], changelist[i].ident, changelist[i].filter, EV_ERROR, 0, error,
+           changelist[i].udata);
   }
   if (count > 0 || nevents == 0) return count;
 
   auto deadline = Clock::time_point::max();
   if (timeout != nullptr) {
-    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000) return errno = EINVAL, -1;
-    const auto seconds = std::min<std::int64_t>(timeout->tv_sec, 1'000'000'000);  // More would overflow the clock.
-    deadline = Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(timeout->tv_nsec);
+    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000)
+      return errno = EINVAL, -1;
+    // More would overflow the clock.
+    const auto seconds = std::min<std::int64_t>(timeout->tv_sec, 1'000'000'000);
+    deadline =
+        Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(timeout->tv_nsec);
   }
   epoll_event ready[256];
   const int room = std::clamp(nevents / 2, 1, 256);  // Each can become two events.
   for (;;) {
     // Rounded up, because kevent() must not return early.
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    int n = epoll_wait(kq, ready, room, static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX)));
+    int n =
+        epoll_wait(kq, ready, room, static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX)));
     if (n < 0 && errno == EINTR) {  // A watched signal is an event. Any other ends the call.
       n = epoll_wait(kq, ready, room, 0);
       if (n == 0) return errno = EINTR, -1;
     }
     if (n < 0) return -1;
     for (int i = 0; i < n; ++i)
-      count += ready[i].data.fd == wakeup ? deliver_signals(&eventlist[count], nevents - count)
-                                          : deliver_descriptor(ready[i], &eventlist[count], nevents - count);
-    // Otherwise there is time left: epoll woke without an event, or the time-out is longer than INT_MAX milliseconds.
+      count += ready[i].data.fd == wakeup
+                   ? deliver_signals(&eventlist[count], nevents - count)
+                   : deliver_descriptor(ready[i], &eventlist[count], nevents - count);
+    // Otherwise there is time left: epoll woke without an event, or the time-out is longer than
+    // INT_MAX milliseconds.
     if (count > 0 || (n == 0 && left <= 0)) return count;
   }
 }

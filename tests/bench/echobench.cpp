@@ -1,7 +1,7 @@
-// echobench: puts load on an echo server, and measures what it costs.
-// Each connection sends some lines at once. It waits until all have come back, compares them, and starts again. An
-// idle connection has sent one line. `echobench -h` explains the options. On systems that have clock_getcpuclockid(3),
-// echobench reads the CPU time of the server from outside.
+// echobench: puts load on an echo server, and measures what it costs. Each connection sends some
+// lines at once. It waits until all have come back, compares them, and starts again. An idle
+// connection has sent one line. `echobench -h` explains the options. On systems that have
+// clock_getcpuclockid(3), echobench reads the CPU time of the server from outside.
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/resource.h>
@@ -42,21 +42,27 @@ struct Load {
 };
 
 constexpr const char* usage =
-    "usage: echobench [-h] [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [-w seconds]\n"
+    "usage: echobench [-h] [-c connections] [-b bytes] [-p lines] [-i idle] [-s seconds] [-w "
+    "seconds]\n"
     "                 [program | address port [pid]]\n";
 constexpr const char* help =
     "\n"
     "  -c connections  busy connections, 1 to 100000; default 50\n"
     "  -b bytes        length of a line with its newline, 2 to 1000000; default 64\n"
-    "  -p lines        lines that each connection sends before it waits for their echo, 1 to 100000; default 1\n"
+    "  -p lines        lines that each connection sends before it waits for their echo, 1 to "
+    "100000; default 1\n"
     "                  (bytes times lines: at most 10000000)\n"
     "  -i idle         connections that send one line and then nothing, 0 to 1000000; default 0\n"
     "  -s seconds      length of the measurement, 1 to 86400; default 2\n"
-    "  -w seconds      length of the warm-up before it, which is not counted, 0 to 3600; default 1\n"
+    "  -w seconds      length of the warm-up before it, which is not counted, 0 to 3600; default "
+    "1\n"
     "\n"
-    "Without arguments, echobench starts the echod that the environment variable ECHOD names, or its own build.\n"
-    "It starts a program as `program 127.0.0.1 0`, and expects `echod: listening on 127.0.0.1:PORT` from it.\n"
-    "With an address and a port (1 to 65535), it uses a running server. With its pid, it also shows its CPU time.\n";
+    "Without arguments, echobench starts the echod that the environment variable ECHOD names, or "
+    "its own build.\n"
+    "It starts a program as `program 127.0.0.1 0`, and expects `echod: listening on "
+    "127.0.0.1:PORT` from it.\n"
+    "With an address and a port (1 to 65535), it uses a running server. With its pid, it also "
+    "shows its CPU time.\n";
 
 /// Returns the texts that the connections send. Neighbours send different texts.
 std::vector<std::string> texts_of(const Load& load) {
@@ -65,7 +71,8 @@ std::vector<std::string> texts_of(const Load& load) {
   for (unsigned long first = 0; first < texts.size(); ++first) {
     std::string& text = texts[first];
     for (unsigned long line = 0; line < load.lines; ++line) {
-      for (unsigned long i = 1; i < load.bytes; ++i) text += static_cast<char>('a' + (first + line + i) % letters);
+      for (unsigned long i = 1; i < load.bytes; ++i)
+        text += static_cast<char>('a' + (first + line + i) % letters);
       text += '\n';
     }
   }
@@ -79,10 +86,13 @@ class Run final : public echod::EventLoop::Handler {
   Clock::time_point end;
 
   void add(Pinger& pinger) {
-    by_descriptor_.resize(std::max(by_descriptor_.size(), static_cast<std::size_t>(pinger.descriptor()) + 1));
+    by_descriptor_.resize(
+        std::max(by_descriptor_.size(), static_cast<std::size_t>(pinger.descriptor()) + 1));
     by_descriptor_[static_cast<std::size_t>(pinger.descriptor())] = &pinger;
   }
-  void on_event(const struct kevent& event) override { by_descriptor_[event.ident]->on_event(event); }
+  void on_event(const struct kevent& event) override {
+    by_descriptor_[event.ident]->on_event(event);
+  }
   std::optional<Clock::time_point> after_batch() override {
     return Clock::now() < end ? std::optional(end) : std::nullopt;
   }
@@ -110,8 +120,9 @@ void greet(echod::Socket& idler) {
   char echo[2];
   errno = 0;  // end-of-file does not set it
   if (idler.write("i\n") == 2 && ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) == 2) return;
-  throw std::runtime_error(errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
-                                           : "the server has closed an idle connection");
+  throw std::runtime_error(
+      errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
+                      : "the server has closed an idle connection");
 }
 
 /// Returns whether the connection is open and has no input.
@@ -126,13 +137,14 @@ void check_descriptors(const Load& load) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
       static_cast<rlim_t>(load.connections + load.idle + besides) > limit.rlim_cur)
-    throw std::runtime_error("this needs more descriptors than the limit of " + std::to_string(limit.rlim_cur) +
-                             " (ulimit -n)");
+    throw std::runtime_error("this needs more descriptors than the limit of " +
+                             std::to_string(limit.rlim_cur) + " (ulimit -n)");
 }
 
-/// `times` are the microseconds of the rounds, `unfinished` those of the longest round that did not end. `cpu` is in
-/// seconds, negative if it is not known.
-void report(const Load& load, std::vector<float> times, float unfinished, double seconds, double cpu) {
+/// `times` are the microseconds of the rounds, `unfinished` those of the longest round that did not
+/// end. `cpu` is in seconds, negative if it is not known.
+void report(const Load& load, std::vector<float> times, float unfinished, double seconds,
+            double cpu) {
   std::sort(times.begin(), times.end());
   const auto share = [&](double of_all) {
     return times[static_cast<std::size_t>(of_all * static_cast<double>(times.size() - 1))];
@@ -147,7 +159,8 @@ void report(const Load& load, std::vector<float> times, float unfinished, double
 
 void measure(const Load& load, const std::string& address, const std::string& port, pid_t pid) {
   std::vector<echod::Socket> idlers;
-  for (unsigned long i = 0; i < load.idle; ++i) greet(idlers.emplace_back(connect_to(address, port)));
+  for (unsigned long i = 0; i < load.idle; ++i)
+    greet(idlers.emplace_back(connect_to(address, port)));
   std::vector<echod::Socket> sockets;
   for (unsigned long i = 0; i < load.connections; ++i) sockets.push_back(connect_to(address, port));
   const std::vector<std::string> texts = texts_of(load);
@@ -158,7 +171,8 @@ void measure(const Load& load, const std::string& address, const std::string& po
   Run run;
   run.end = Clock::now() + std::chrono::seconds(load.warm_up);
   for (echod::Socket& socket : sockets)
-    run.add(run.pingers.emplace_back(loop, std::move(socket), texts[run.pingers.size() % texts.size()], times));
+    run.add(run.pingers.emplace_back(loop, std::move(socket),
+                                     texts[run.pingers.size() % texts.size()], times));
   if (load.warm_up > 0) loop.run(run);
   times.clear();
   for (Pinger& pinger : run.pingers) pinger.forget_rounds();
@@ -173,8 +187,8 @@ void measure(const Load& load, const std::string& address, const std::string& po
   for (const Pinger& pinger : run.pingers) unfinished = std::max(unfinished, pinger.waiting());
 
   // The times are those of rounds that ended, so they do not show a connection that got nothing.
-  const auto starved =
-      std::count_if(run.pingers.begin(), run.pingers.end(), [](const Pinger& pinger) { return pinger.rounds() == 0; });
+  const auto starved = std::count_if(run.pingers.begin(), run.pingers.end(),
+                                     [](const Pinger& pinger) { return pinger.rounds() == 0; });
   if (starved > 0)
     throw std::runtime_error(std::to_string(starved) + " of " + std::to_string(load.connections) +
                              " connections did not get all of their echo even once");
@@ -189,7 +203,8 @@ void measure(const Load& load, const std::string& address, const std::string& po
   std::exit(64);
 }
 
-unsigned long number(const std::string& name, const char* text, unsigned long least, unsigned long most) {
+unsigned long number(const std::string& name, const char* text, unsigned long least,
+                     unsigned long most) {
   char* end = nullptr;
   errno = 0;
   const unsigned long value = std::strtoul(text, &end, 10);
@@ -225,9 +240,11 @@ int main(int argc, char** argv) {
       measure(load, "127.0.0.1", std::to_string(server.port()), server.pid());
       return 0;
     }
-    const pid_t pid =
-        arguments.size() == 3 ? static_cast<pid_t>(number("pid", arguments[2].c_str(), 1, 100'000'000)) : 0;
-    if (pid > 0 && cpu_of(pid) < 0) throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
+    const pid_t pid = arguments.size() == 3
+                          ? static_cast<pid_t>(number("pid", arguments[2].c_str(), 1, 100'000'000))
+                          : 0;
+    if (pid > 0 && cpu_of(pid) < 0)
+      throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
     number("port", arguments[1].c_str(), 1, 65'535);  // getaddrinfo accepts 99999
     measure(load, arguments[0], arguments[1], pid);
     return 0;

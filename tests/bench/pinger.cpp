@@ -16,7 +16,9 @@
 
 namespace {
 
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 }  // namespace
 
@@ -36,10 +38,12 @@ echod::Socket connect_to(const std::string& address, const std::string& port) {
     ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK);
     return socket;
   }
-  fail("connect to " + address + ":" + port + (errno == EADDRNOTAVAIL ? " (no local port is left)" : ""));
+  fail("connect to " + address + ":" + port +
+       (errno == EADDRNOTAVAIL ? " (no local port is left)" : ""));
 }
 
-Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times)
+Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text,
+               std::vector<float>& times)
     : loop_(loop), socket_(std::move(socket)), text_(text), times_(times) {
   loop_.change(descriptor(), EVFILT_READ, EV_ADD);
   start();
@@ -83,5 +87,6 @@ void Pinger::on_event(const struct kevent& event) {
 }
 
 float Pinger::waiting() const {
-  return std::chrono::duration<float, std::micro>(std::chrono::steady_clock::now() - started_).count();
+  return std::chrono::duration<float, std::micro>(std::chrono::steady_clock::now() - started_)
+      .count();
 }

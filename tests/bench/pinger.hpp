@@ -9,16 +9,17 @@
 #include "echod/event_loop.hpp"
 #include "echod/socket.hpp"
 
-/// Connects to the first address of the server that answers. Returns a non-blocking socket. Throws std::runtime_error
-/// whose what() names the address and the reason.
+/// Connects to the first address of the server that answers. Returns a non-blocking socket. Throws
+/// std::runtime_error whose what() names the address and the reason.
 echod::Socket connect_to(const std::string& address, const std::string& port);
 
 class Pinger {
  public:
-  /// Sends `text` at once, waits until all of it has come back, and starts again. Adds the microseconds of each round
-  /// to `times`. Loop, text and times must outlive it. Throws, here and in on_event, if the echo differs or the
-  /// connection ends.
-  Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text, std::vector<float>& times);
+  /// Sends `text` at once, waits until all of it has come back, and starts again. Adds the
+  /// microseconds of each round to `times`. Loop, text and times must outlive it. Throws, here and
+  /// in on_event, if the echo differs or the connection ends.
+  Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text,
+         std::vector<float>& times);
 
   void on_event(const struct kevent& event);
 

@@ -1,5 +1,6 @@
-// <sys/event.h> for Linux: the part of kqueue(2) that echod uses, on epoll(7). See kqueue.cpp in the folder above.
-// Names, values and meanings are those of FreeBSD. Names that are missing here do not work.
+// <sys/event.h> for Linux: the part of kqueue(2) that echod uses, on epoll(7). See kqueue.cpp in
+// the folder above. Names, values and meanings are those of FreeBSD. Names that are missing here do
+// not work.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +38,10 @@ struct kevent {
 #define EV_EOF 0x8000
 #define EV_ERROR 0x4000
 
-/// Returns a new kqueue, or -1 and errno. It is not close-on-exec, like a kqueue of FreeBSD before 15.
+/// Returns a new kqueue, or -1 and errno. It is not close-on-exec, like a kqueue of FreeBSD before
+/// 15.
 int kqueue();
 
 /// Makes the changes, then waits for events, as in kqueue(2). kqueue.cpp lists the limits.
-int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist, int nevents,
-           const struct timespec* timeout);
+int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist,
+           int nevents, const struct timespec* timeout);
