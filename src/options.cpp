@@ -35,10 +35,12 @@ constexpr const char* help =
 /// getaddrinfo(3) accepts 99999 and " 80" silently, so numbers are parsed here.
 int parse_number(const std::string& text, int least, int most, const std::string& what) {
   int number = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < least || number > most)
-    bad_usage(what + " must be a number from " + std::to_string(least) + " to " +
-              std::to_string(most) + ": '" + text + "'");
+  const char* const text_end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), text_end, number);
+  if (error != std::errc() || rest != text_end || number < least || number > most) {
+    const std::string range = std::to_string(least) + " to " + std::to_string(most);
+    bad_usage(what + " must be a number from " + range + ": '" + text + "'");
+  }
   return number;
 }
 }  // namespace
@@ -51,7 +53,9 @@ Options parse_command_line(int argc, char** argv) {
                                             {}};
   Options options;
   // The ':' keeps getopt quiet: its own messages begin with the path of the program.
-  for (int letter; (letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr)) != -1;) {
+  for (;;) {
+    const int letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr);
+    if (letter == -1) break;
     switch (letter) {
       case 'h': print_and_exit(std::string(usage) + help);
       case 'V': print_and_exit("echod " ECHOD_VERSION "\n");

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <system_error>
 #ifdef __FreeBSD__
 #include <sys/capsicum.h>
@@ -18,8 +19,9 @@
 namespace echod {
 void prepare_process() noexcept {
   int descriptor = 0;
-  do descriptor = ::open("/dev/null", O_RDWR);  // open(2) takes the lowest number that is free
-  while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  do {
+    descriptor = ::open("/dev/null", O_RDWR);  // open(2) takes the lowest number that is free
+  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
   if (descriptor >= 0) ::close(descriptor);
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -38,26 +40,27 @@ void enter_capability_mode() {
 std::string descriptor_limit_hint(const std::exception& error) {
   const auto* const refused = dynamic_cast<const std::system_error*>(&error);
   rlimit limit{};
-  if (refused == nullptr || refused->code().value() != EMFILE ||
-      ::getrlimit(RLIMIT_NOFILE, &limit) != 0)
-    return {};
+  if (refused == nullptr || refused->code().value() != EMFILE) return {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
   return " (the limit is " + std::to_string(limit.rlim_cur) + ": see ulimit -n)";
 }
 
 void say(const char* format, ...) noexcept {
   // A pipe that poll(2) calls writable takes 512 bytes (_POSIX_PIPE_BUF).
   char line[512] = "echod: ";
-  constexpr std::size_t prefix = 7;
+  const std::size_t start = std::strlen(line);
   va_list arguments;
   va_start(arguments, format);
-  const int length = std::vsnprintf(line + prefix, sizeof line - prefix, format, arguments);
+  // vsnprintf(3) returns the length of the whole text, also if there was no room for it.
+  const int wanted = std::vsnprintf(line + start, sizeof line - start, format, arguments);
   va_end(arguments);
-  const std::size_t end =
-      std::min(prefix + static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1);
-  line[end] = '\n';
+  const std::size_t text = static_cast<std::size_t>(std::max(wanted, 0));
+  const std::size_t length = std::min(start + text, sizeof line - 1);
+  line[length] = '\n';
   pollfd error{STDERR_FILENO, POLLOUT, 0};
-  if (::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0 &&
-      ::write(STDERR_FILENO, line, end + 1) < 0)
-    return;
+  const bool has_room = ::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0;
+  // The result is of no use: there is nowhere to report that standard error fails. But glibc wants
+  // somebody to look at it.
+  if (has_room && ::write(STDERR_FILENO, line, length + 1) < 0) return;
 }
 }  // namespace echod

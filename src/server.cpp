@@ -42,7 +42,8 @@ Server::Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits)
 
 void Server::on_event(const struct kevent& event) {
   const int ident = static_cast<int>(event.ident);
-  if (event.filter == EVFILT_SIGNAL)  // filters are small negative numbers, not bit flags
+  // A filter is a number to compare, not a bit to test.
+  if (event.filter == EVFILT_SIGNAL)
     on_signal(ident);
   else if (ident == listener_.descriptor())
     accept_clients();
@@ -69,10 +70,16 @@ void Server::accept_clients() {
     // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and
     // drops it without one. (If the table of the whole system is full, ENFILE, it still does:
     // F_DUPFD does not look there.)
-    if (!listener_.descriptor_available()) return pause(errno);
+    if (!listener_.descriptor_available()) {
+      pause(errno);
+      return;
+    }
     Socket socket = listener_.accept();
     if (!socket && errno == EAGAIN) return;  // the queue is empty
-    if (!socket && !Socket::is_clients_trouble(errno)) return pause(errno);
+    if (!socket && !Socket::is_clients_trouble(errno)) {
+      pause(errno);
+      return;
+    }
     if (socket && !admit(std::move(socket))) return;
   }
 }

@@ -32,23 +32,29 @@ bool set_descriptor_flags(const Socket& socket) {
 /// Returns an empty Socket and sets errno if it cannot listen on this address.
 Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
-  const bool listens =
-      socket && set_descriptor_flags(socket) &&
-      // Restart although old connections are in TIME_WAIT.
-      set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1) &&
-      (address.ai_family != AF_INET6 || set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) &&
-      // Accepted sockets inherit these. On macOS, setting them after accept fails if the client has
-      // gone.
-      set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1) &&
-      set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1) &&
-      set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1) &&  // urgent data are input, too
-      ::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) == 0 &&
-      ::listen(socket.descriptor(), INT_MAX) == 0;  // every system reduces this to its own limit
-  return listens ? std::move(socket) : Socket();
+  if (!socket || !set_descriptor_flags(socket)) return Socket();
+  // A server that is started again can then bind although old connections are in TIME_WAIT.
+  if (!set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1)) return Socket();
+  // "::" would otherwise take the IPv4 port as well on Linux and macOS.
+  const bool is_ipv6 = address.ai_family == AF_INET6;
+  if (is_ipv6 && !set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return Socket();
+  // Accepted sockets inherit these three. On macOS, setting them after accept fails if the client
+  // has gone. TCP_NODELAY: an echo is sent at once, also while the last one has not been
+  // acknowledged.
+  if (!set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1)) return Socket();
+  // Notices a client that disappeared without a word.
+  if (!set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1)) return Socket();
+  // Urgent data are input like any other.
+  if (!set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1)) return Socket();
+  if (::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) != 0) return Socket();
+  // Every system reduces the backlog to its own limit.
+  if (::listen(socket.descriptor(), INT_MAX) != 0) return Socket();
+  return socket;
 }
 
 std::string as_text(const std::string& host, const std::string& port) {
-  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + port;
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return is_ipv6 ? "[" + host + "]:" + port : host + ":" + port;
 }
 }  // namespace
 
@@ -104,15 +110,17 @@ bool Socket::descriptor_available() const noexcept {
 
 ssize_t Socket::read(std::span<char> buffer) {
   ssize_t count = 0;
-  do count = system::read(descriptor_, buffer.data(), buffer.size());
-  while (count < 0 && errno == EINTR);
+  do {
+    count = system::read(descriptor_, buffer.data(), buffer.size());
+  } while (count < 0 && errno == EINTR);
   return count;
 }
 
 ssize_t Socket::write(std::string_view bytes) {
   ssize_t count = 0;
-  do count = system::write(descriptor_, bytes.data(), bytes.size());
-  while (count < 0 && errno == EINTR);
+  do {
+    count = system::write(descriptor_, bytes.data(), bytes.size());
+  } while (count < 0 && errno == EINTR);
   return count;
 }
 

@@ -12,18 +12,36 @@ constexpr std::pair<int, const char*> flag_names[] = {
     {EV_ADD, "EV_ADD"},         {EV_DELETE, "EV_DELETE"}, {EV_ENABLE, "EV_ENABLE"},
     {EV_DISABLE, "EV_DISABLE"}, {EV_CLEAR, "EV_CLEAR"},   {EV_EOF, "EV_EOF"}};
 
+const char* name_of(short filter) {
+  switch (filter) {
+    case EVFILT_READ: return "EVFILT_READ";
+    case EVFILT_WRITE: return "EVFILT_WRITE";
+    default: return "EVFILT_SIGNAL";
+  }
+}
+
+std::string names_of_flags(unsigned flags) {
+  std::string names;
+  for (const auto& [value, name] : flag_names) {
+    if ((flags & static_cast<unsigned>(value)) == 0) continue;
+    if (!names.empty()) names += "|";
+    names += name;
+  }
+  return names.empty() ? "-" : names;
+}
+
+/// The text to put behind a line: nothing if `error` is 0.
+std::string reason(int error) {
+  if (error == 0) return {};
+  return std::string(": ") + std::strerror(error);
+}
+
 void print(const char* what, const struct kevent& kev, int error) {
-  const bool signal = kev.filter == EVFILT_SIGNAL;
-  const std::string subject = (signal ? "signal " : "fd ") + std::to_string(kev.ident);
-  const char* const filter = signal                      ? "EVFILT_SIGNAL"
-                             : kev.filter == EVFILT_READ ? "EVFILT_READ"
-                                                         : "EVFILT_WRITE";
-  std::string flags;
-  for (const auto& [value, name] : flag_names)
-    if ((kev.flags & value) != 0) flags.append(flags.empty() ? "" : "|").append(name);
-  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s%s\n", what, subject.c_str(), filter,
-               flags.empty() ? "-" : flags.c_str(), static_cast<long long>(kev.data),
-               error == 0 ? "" : ": ", error == 0 ? "" : std::strerror(error));
+  const char* const kind = kev.filter == EVFILT_SIGNAL ? "signal " : "fd ";
+  const std::string subject = kind + std::to_string(kev.ident);
+  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s\n", what, subject.c_str(),
+               name_of(kev.filter), names_of_flags(kev.flags).c_str(),
+               static_cast<long long>(kev.data), reason(error).c_str());
 }
 }  // namespace
 
@@ -43,10 +61,9 @@ void trace::change(const struct kevent& change, int error) {
 void trace::step(const Connection& client, const Moved& moved) {
   static constexpr const char* states[] = {"echoing", "at_end", "closing", "lingering", "ended"};
   if (!on) return;
-  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s%s\n",
+  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s\n",
                client.descriptor(), moved.received, moved.sent, client.unsent(), client.held(),
-               states[static_cast<int>(client.state())], moved.error == 0 ? "" : ": ",
-               moved.error == 0 ? "" : std::strerror(moved.error));
+               states[static_cast<int>(client.state())], reason(moved.error).c_str());
 }
 void trace::action(int descriptor, const char* what) {
   if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);

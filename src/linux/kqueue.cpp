@@ -1,4 +1,5 @@
-// kqueue(2) on epoll(7) and eventfd(2): the part that echod uses.
+// kqueue(2) on epoll(7) and eventfd(2): what echod uses, and what the lessons of
+// tests/kqueue_test.cpp show besides (udata, changes together with events, restored signals).
 //
 // A kqueue holds one knote per (ident, filter), each with its own udata. epoll holds one entry per
 // descriptor, with one mask and one word of data. So a table holds the knotes, and both knotes of a
@@ -59,7 +60,10 @@ struct Knote {
   /// Applies a change and returns 0, or returns the errno that a BSD gives.
   int change(const struct kevent& change) {
     if (!added && (change.flags & EV_ADD) == 0) return ENOENT;
-    if ((change.flags & EV_DELETE) != 0) return *this = {}, 0;
+    if ((change.flags & EV_DELETE) != 0) {
+      *this = {};
+      return 0;
+    }
     if (!added) enabled = true;  // EV_ADD leaves a disabled filter disabled.
     added = true;
     udata = change.udata;  // Every change overwrites it.
@@ -75,8 +79,9 @@ struct Descriptor {
 
   bool known() const { return read.added || write.added; }
   std::uint32_t mask() const {
-    const std::uint32_t mask =
-        (read.enabled ? EPOLLIN | EPOLLRDHUP : 0U) | (write.enabled ? EPOLLOUT : 0U);
+    std::uint32_t mask = 0;
+    if (read.enabled) mask |= EPOLLIN | EPOLLRDHUP;
+    if (write.enabled) mask |= EPOLLOUT;
     return mask != 0 ? mask : EPOLLONESHOT;
   }
 };
@@ -93,6 +98,7 @@ std::atomic<int> wakeup = -1;         // the eventfd
 std::vector<Descriptor> descriptors;  // by number
 Signal signals[NSIG];                 // by number
 
+/// Changes the entry of a descriptor in epoll. Returns 0, or the errno that a BSD gives.
 int control(int operation, int fd, std::uint32_t mask) {
   epoll_event entry{mask, {.fd = fd}};
   if (epoll_ctl(queue, operation, fd, &entry) == 0) return 0;
@@ -113,12 +119,13 @@ int change_descriptor(const struct kevent& change) {
   Descriptor& now = descriptors[change.ident];
   for (;;) {
     Descriptor next = now;
-    const int refused = (change.filter == EVFILT_READ ? next.read : next.write).change(change);
+    Knote& knote = change.filter == EVFILT_READ ? next.read : next.write;
+    const int refused = knote.change(change);
     if (refused != 0) return refused;
     if (!now.known() && !next.known()) return 0;
-    const int operation = !now.known()   ? EPOLL_CTL_ADD
-                          : next.known() ? EPOLL_CTL_MOD
-                                         : EPOLL_CTL_DEL;
+    int operation = EPOLL_CTL_MOD;
+    if (!now.known()) operation = EPOLL_CTL_ADD;
+    if (!next.known()) operation = EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
     // Then the descriptor that the table knew was closed.
@@ -187,10 +194,14 @@ int deliver_descriptor(const epoll_event& entry, struct kevent* events, int room
   const bool broken = (entry.events & (EPOLLHUP | EPOLLERR)) != 0;
   const bool ended = broken || (entry.events & EPOLLRDHUP) != 0;
   int count = 0;
-  if (read.enabled && (ended || (entry.events & EPOLLIN) != 0) && count < room)
-    EV_SET(&events[count++], ident, EVFILT_READ, ended ? EV_EOF : 0, 0, 1, read.udata);
-  if (write.enabled && (broken || (entry.events & EPOLLOUT) != 0) && count < room)
-    EV_SET(&events[count++], ident, EVFILT_WRITE, broken ? EV_EOF : 0, 0, 1, write.udata);
+  if (read.enabled && (ended || (entry.events & EPOLLIN) != 0) && count < room) {
+    EV_SET(&events[count], ident, EVFILT_READ, ended ? EV_EOF : 0, 0, 1, read.udata);
+    ++count;
+  }
+  if (write.enabled && (broken || (entry.events & EPOLLOUT) != 0) && count < room) {
+    EV_SET(&events[count], ident, EVFILT_WRITE, broken ? EV_EOF : 0, 0, 1, write.udata);
+    ++count;
+  }
   return count;
 }
 
@@ -202,12 +213,20 @@ int deliver_signals(struct kevent* events, int room) {
   int count = 0;
   for (std::uintptr_t number = 1; number < NSIG && count < room; ++number) {
     Signal& signal = signals[number];
-    const int times = signal.knote.enabled ? signal.count.exchange(0) : 0;
-    if (times != 0)
-      EV_SET(&events[count++], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.knote.udata);
+    if (!signal.knote.enabled) continue;
+    const int times = signal.count.exchange(0);
+    if (times == 0) continue;
+    EV_SET(&events[count], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.knote.udata);
+    ++count;
   }
   if (count == room) wake();  // More signals may be left for the next call.
   return count;
+}
+
+/// Fails as a system call does.
+int fail(int error) {
+  errno = error;
+  return -1;
 }
 
 }  // namespace
@@ -225,27 +244,29 @@ int kqueue() {
   const int error = errno;
   close(queue);
   close(wakeup);
-  queue = wakeup = -1;
-  return errno = error, -1;
+  queue = -1;
+  wakeup = -1;
+  return fail(error);
 }
 
 int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist,
            int nevents, const struct timespec* timeout) {
-  if (kq < 0 || kq != queue) return errno = EBADF, -1;
+  if (kq < 0 || kq != queue) return fail(EBADF);
   int count = 0;
   for (int i = 0; i < nchanges; ++i) {
     const int error = make_change(changelist[i]);
     if (error == 0) continue;
-    if (count == nevents) return errno = error, -1;
-    EV_SET(&eventlist[count++], changelist[i].ident, changelist[i].filter, EV_ERROR, 0, error,
-           changelist[i].udata);
+    if (count == nevents) return fail(error);
+    const struct kevent& refused = changelist[i];
+    EV_SET(&eventlist[count], refused.ident, refused.filter, EV_ERROR, 0, error, refused.udata);
+    ++count;
   }
   if (count > 0 || nevents == 0) return count;
 
   auto deadline = Clock::time_point::max();
   if (timeout != nullptr) {
     if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000)
-      return errno = EINVAL, -1;
+      return fail(EINVAL);
     // More would overflow the clock.
     const auto seconds = std::min<std::int64_t>(timeout->tv_sec, 1'000'000'000);
     deadline =
@@ -260,13 +281,17 @@ int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent*
         epoll_wait(kq, ready, room, static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX)));
     if (n < 0 && errno == EINTR) {  // A watched signal is an event. Any other ends the call.
       n = epoll_wait(kq, ready, room, 0);
-      if (n == 0) return errno = EINTR, -1;
+      if (n == 0) return fail(EINTR);
     }
     if (n < 0) return -1;
-    for (int i = 0; i < n; ++i)
-      count += ready[i].data.fd == wakeup
-                   ? deliver_signals(&eventlist[count], nevents - count)
-                   : deliver_descriptor(ready[i], &eventlist[count], nevents - count);
+    for (int i = 0; i < n; ++i) {
+      struct kevent* const events = &eventlist[count];
+      const int left_room = nevents - count;
+      if (ready[i].data.fd == wakeup)
+        count += deliver_signals(events, left_room);
+      else
+        count += deliver_descriptor(ready[i], events, left_room);
+    }
     // Otherwise there is time left: epoll woke without an event, or the time-out is longer than
     // INT_MAX milliseconds.
     if (count > 0 || (n == 0 && left <= 0)) return count;

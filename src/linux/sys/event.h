@@ -1,6 +1,5 @@
-// <sys/event.h> for Linux: the part of kqueue(2) that echod uses, on epoll(7). See kqueue.cpp in
-// the folder above. Names, values and meanings are those of FreeBSD. Names that are missing here do
-// not work.
+// <sys/event.h> for Linux: a part of kqueue(2), on epoll(7). See kqueue.cpp in the folder above.
+// Names, values and meanings are those of FreeBSD. Names that are missing here do not work.
 #pragma once
 
 #include <cstdint>
