@@ -1,106 +1,174 @@
 #include "echod/connection.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <new>
 
 namespace echod {
+namespace {
+/// How much output one step may send, so that a protocol with much to say does not keep the other
+/// clients waiting. More than any echo: that is never longer than the read buffer.
+constexpr std::size_t most_per_step = std::size_t{256} * 1024;
+}  // namespace
+
 /// The state decides what to do, not the event, which only says when. In particular EV_EOF does not
 /// end a connection: the peer has shut down its sending side, but what it sent before may be
 /// queued. Input ends when read returns 0.
-Moved Connection::step(std::span<char> buffer) noexcept {
-  Moved moved;
+StepResult Connection::step(std::span<char> buffer) noexcept {
+  StepResult result;
   try {
-    if (unsent_ > 0)
-      send_kept(moved);
-    else if (state_ == State::lingering)
-      discard(buffer, moved);
-    else
-      receive(buffer, moved);
+    switch (state_) {
+      case State::echoing:
+        if (output_.empty()) {
+          receive(buffer, result);
+        } else {
+          send_unsent(result);
+          // No event will come for input that is here already.
+          const std::size_t used = answer(input_, result);
+          input_.erase(0, used);
+          // erase() keeps all memory. Without memory for a smaller copy, this does, too.
+          input_.shrink_to_fit();
+        }
+        break;
+      case State::at_end:
+      case State::closing: send_unsent(result); break;
+      case State::lingering: discard(buffer, result); break;
+      case State::ended: break;
+    }
   } catch (const std::bad_alloc&) {
-    moved.error = ENOMEM;
+    result.error = ENOMEM;
+  } catch (...) {
+    result.error = EPROTO;
   }
-  if (moved.error != 0) end();
-  return moved;
+  conclude(result);
+  return result;
 }
 
-Moved Connection::stop(std::span<char> buffer) noexcept {
-  stopping_ = true;
-  const Moved moved = step(buffer);
-  if (state_ == State::lingering && !moved.anything()) end();
-  return moved;
+bool Connection::has_nothing_to_do() const noexcept {
+  return output_.empty() && !socket_.has_input();
 }
 
-Moved Connection::expire(std::span<char> buffer) noexcept {
-  const Moved moved = state_ == State::lingering ? Moved{} : step(buffer);
-  if (moved.anything() || state_ == State::ended) return moved;
-  if (kept_.empty()) socket_.allow_orderly_end();
+void Connection::finish(StepResult& result) noexcept {
+  try {
+    if (state_ == State::echoing) answer_last(State::closing, result);
+  } catch (const std::bad_alloc&) {
+    result.error = ENOMEM;
+  } catch (...) {
+    result.error = EPROTO;
+  }
+  conclude(result);
+  // If something moved, the client may be sending still, and a close could reset the connection
+  // before it has read its answer.
+  if (state_ == State::lingering && !result.moved_anything()) end();
+}
+
+void Connection::expire() noexcept {
+  if (input_.empty() && output_.empty()) socket_.allow_orderly_end();
   end();
-  return moved;
 }
 
-void Connection::receive(std::span<char> buffer, Moved& moved) {
-  // What is held goes to the front of the buffer. So a line is in one piece, and its echo is one
-  // write.
-  std::copy(kept_.begin(), kept_.end(), buffer.begin());
-  const std::span<char> room = buffer.subspan(kept_.size());
+void Connection::receive(std::span<char> buffer, StepResult& result) {
+  // What is held goes to the front of the buffer. So the protocol sees its input in one piece, and
+  // an echo of it is one write.
+  std::copy(input_.begin(), input_.end(), buffer.begin());
+  const std::span<char> room = buffer.subspan(input_.size());
+  assert(!room.empty() && "a read into no room returns 0, which looks like the end of input");
   const ssize_t count = socket_.read(room);
-  if (count < 0 && errno != EAGAIN) moved.error = errno;
-  if (count < 0 && (errno != EAGAIN || !stopping_)) return;
-  moved.received = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
-
-  const std::string_view input(buffer.data(), kept_.size() + moved.received);
-  LineEcho::Result result{input.size(), false};
-  if (count == 0) state_ = State::at_end;  // then an unfinished line is sent, too
-  if (count > 0) result = echo_.feed(input);
-  if (result.close) {
-    state_ = State::closing;
-  } else if (stopping_ && count != 0 && moved.received < room.size()) {
-    state_ = State::closing;
-    result.ready = input.size();
+  if (count < 0) {
+    if (errno != EAGAIN) result.error = errno;
+    return;
   }
+  if (count == 0) {
+    answer_last(State::at_end, result);
+    return;
+  }
+  result.received = static_cast<std::size_t>(count);
 
-  // Send before keeping: without memory for the rest, at least the kernel has the complete lines.
-  const std::size_t sent = write(input.substr(0, result.ready), moved);
-  if (moved.error != 0) return;
-  const std::size_t end = state_ == State::echoing ? input.size() : result.ready;
-  if (sent < end || !kept_.empty()) std::string(input.substr(sent, end - sent)).swap(kept_);
-  unsent_ = result.ready - sent;
-  if (unsent_ == 0) all_sent();
+  const std::string_view input(buffer.data(), input_.size() + result.received);
+  const std::size_t used = answer(input, result);
+  const std::string_view rest = input.substr(used);
+  // A new string has no more memory than it needs, which an assignment would not promise.
+  if (!rest.empty() || !input_.empty()) std::string(rest).swap(input_);
 }
 
-void Connection::send_kept(Moved& moved) noexcept {
-  const std::size_t sent = write(std::string_view(kept_).substr(0, unsent_), moved);
-  if (moved.error != 0) return;
-  unsent_ -= sent;
-  kept_.erase(0, sent);  // in place: a copy could run out of memory
-  if (unsent_ > 0) return;
-  // Erase() keeps all memory. Without memory for a smaller copy, this does, too.
-  kept_.shrink_to_fit();
-  all_sent();
+/// Asks the protocol what to answer to `input`, again and again, until it needs more input, output
+/// is unsent, or it closes. Returns how much of the input is done with. The caller keeps the rest,
+/// after the replies are on their way: they may point into the input, and without memory for the
+/// rest, at least the kernel has them.
+std::size_t Connection::answer(std::string_view input, StepResult& result) {
+  std::size_t used = 0;
+  while (used < input.size() && output_.empty() && result.error == 0) {
+    const Protocol::Reply reply = protocol_.feed(input.substr(used));
+    if (reply.bytes.empty() && reply.used == 0 && !reply.close) break;
+    used += reply.used;
+    send(reply.bytes, result);
+    if (reply.close) {
+      state_ = State::closing;
+      return input.size();  // the client asked for the end here: nobody answers what it sent behind
+    }
+  }
+  return used;
+}
+
+void Connection::answer_last(State next, StepResult& result) {
+  const Protocol::Reply reply = protocol_.finish(input_);
+  send(reply.bytes, result);
+  state_ = next;
+  std::string().swap(input_);
+}
+
+/// Sends new output. What the kernel does not take now, and what exceeds the step, is kept.
+void Connection::send(std::string_view bytes, StepResult& result) {
+  const std::size_t sent = write(bytes, result);
+  if (result.error == 0) output_ = bytes.substr(sent);
+}
+
+void Connection::send_unsent(StepResult& result) noexcept {
+  const std::size_t sent = write(output_, result);
+  output_.erase(0, sent);  // in place: a copy could run out of memory
+  if (output_.empty()) output_.shrink_to_fit();
 }
 
 /// The client may still be sending after its empty line. To close with input unread, or before more
 /// arrives, would reset the connection, and the client could lose echo that it has not read yet
 /// (RFC 1122, 4.2.2.13).
-void Connection::discard(std::span<char> buffer, Moved& moved) noexcept {
+void Connection::discard(std::span<char> buffer, StepResult& result) noexcept {
   const ssize_t count = socket_.read(buffer);
-  if (count < 0 && errno != EAGAIN) moved.error = errno;
+  if (count < 0 && errno != EAGAIN) result.error = errno;
   if (count == 0) end();
-  moved.received = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  if (count > 0) result.received = static_cast<std::size_t>(count);
 }
 
-std::size_t Connection::write(std::string_view bytes, Moved& moved) noexcept {
-  if (bytes.empty()) return 0;
-  const ssize_t count = socket_.write(bytes);
-  if (count < 0 && errno != EAGAIN) moved.error = errno;
-  return moved.sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+/// Writes once, within what is left of the step. Returns how many bytes the kernel took.
+std::size_t Connection::write(std::string_view bytes, StepResult& result) noexcept {
+  const std::string_view allowed = bytes.substr(0, most_per_step - result.sent);
+  if (allowed.empty()) return 0;
+  const ssize_t count = socket_.write(allowed);
+  if (count < 0) {
+    if (errno != EAGAIN) result.error = errno;
+    return 0;
+  }
+  result.sent += static_cast<std::size_t>(count);
+  return static_cast<std::size_t>(count);
 }
 
-void Connection::all_sent() noexcept {
-  if (state_ == State::echoing) return;
-  socket_.allow_orderly_end();
-  if (state_ == State::closing) socket_.shut_down_sending();
-  state_ = state_ == State::closing ? State::lingering : State::ended;
+/// Goes on to the next state after an error, or when the last output is sent.
+void Connection::conclude(const StepResult& result) noexcept {
+  if (result.error != 0) {
+    end();
+    return;
+  }
+  if (!output_.empty()) return;
+  if (state_ == State::at_end) {
+    socket_.allow_orderly_end();
+    state_ = State::ended;
+  }
+  if (state_ == State::closing) {
+    // In this order: a server that dies between the two must not reset what is complete.
+    socket_.allow_orderly_end();
+    socket_.shut_down_sending();
+    state_ = State::lingering;
+  }
 }
 }  // namespace echod

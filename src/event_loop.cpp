@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
 #include <system_error>
 
@@ -37,13 +38,14 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
-/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads,
-/// and a write filter while there is nothing to write, because a socket is nearly always ready for
-/// writing. The read filter comes back soon, so it is only disabled. EV_ENABLE is needed then,
-/// since EV_ADD leaves it disabled. The write filter is needed rarely, so it is deleted: most
-/// clients have one knote.
-void EventLoop::wait_for(int descriptor, short filter) {
-  if (filter == EVFILT_WRITE) {
+/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads, and
+/// a write filter while there is nothing to write, because a socket is nearly always ready for
+/// writing. The read filter comes back soon, so it is only disabled. EV_ENABLE is needed then, since
+/// EV_ADD leaves it disabled. The write filter is needed rarely, so it is deleted: most clients have
+/// one knote.
+void EventLoop::switch_filter(int descriptor, short from, short to) {
+  assert(from != to && "this filter is on already");
+  if (to == EVFILT_WRITE) {
     change(descriptor, EVFILT_READ, EV_DISABLE);
     change(descriptor, EVFILT_WRITE, EV_ADD);
   } else {
@@ -53,10 +55,11 @@ void EventLoop::wait_for(int descriptor, short filter) {
 }
 
 void EventLoop::run(Handler& handler) {
-  while (const auto deadline = handler.after_batch()) {
+  while (const auto deadline = handler.before_wait()) {
     const bool endless = *deadline == Clock::time_point::max();
     const timespec time = endless ? timespec{} : time_until(*deadline);
     const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);
+    // A signal handler has run, and there are no events: the loop below does nothing then.
     if (count < 0 && errno != EINTR)
       throw std::system_error(errno, std::generic_category(), "kevent");
     trace::batch(count);

@@ -6,9 +6,9 @@
 #include <string>
 
 #include "echod/event_loop.hpp"
-#include "echod/line_echo.hpp"
 #include "echod/options.hpp"
 #include "echod/process.hpp"
+#include "echod/protocol.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
 #include "trace.hpp"
@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     Socket listener = Socket::listen(options.address, options.port);
     const std::string address = listener.local_address();
     EventLoop loop;
-    Server server(loop, std::move(listener), LineEcho(), {.idle = options.idle});
+    Server server(loop, std::move(listener), Protocol(), {.idle = options.idle});
     std::fprintf(stderr, "echod: listening on %s\n", address.c_str());  // say() could drop it
     enter_capability_mode();
     loop.run(server);  // until a signal to stop

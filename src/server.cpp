@@ -1,10 +1,13 @@
 #include "echod/server.hpp"
 
+#include <algorithm>
 #include <cinttypes>
 #include <csignal>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <system_error>
+#include <utility>
 
 #include "echod/process.hpp"
 #include "trace.hpp"
@@ -18,16 +21,42 @@ constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGINFO};
 constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 #endif
 constexpr auto pause_time = std::chrono::seconds(1);
+// Then it is the turn of the clients that are connected: 64 accepts take about a millisecond.
+constexpr int most_accepts = 64;
 
 /// The errno behind an exception of EventLoop or of an allocation.
-int reason_of(const std::exception& error) {
+int errno_of(const std::exception& error) {
   const auto* const refused = dynamic_cast<const std::system_error*>(&error);
   return refused != nullptr ? refused->code().value() : ENOMEM;
 }
+
+const char* name_of(Connection::State state) {
+  switch (state) {
+    case Connection::State::echoing: return "echoing";
+    case Connection::State::at_end: return "at_end";
+    case Connection::State::closing: return "closing";
+    case Connection::State::lingering: return "lingering";
+    default: return "ended";
+  }
+}
+
+void show_step(const Connection& client, const StepResult& result) {
+  trace::step({.descriptor = client.descriptor(),
+               .received = result.received,
+               .sent = result.sent,
+               .unsent = client.unsent(),
+               .held = client.held(),
+               .state = name_of(client.state()),
+               .error = result.error});
+}
 }  // namespace
 
-Server::Server(EventLoop& loop, Socket listener, LineEcho echo, Limits limits)
-    : loop_(loop), listener_(std::move(listener)), echo_(echo), limits_(limits) {
+Server::Server(EventLoop& loop, Socket listener, Protocol protocol, TimeLimits limits)
+    : loop_(loop), listener_(std::move(listener)), protocol_(std::move(protocol)), limits_(limits) {
+  if (protocol_.max_held() >= buffer_.size())
+    throw std::invalid_argument("the protocol may hold " + std::to_string(protocol_.max_held()) +
+                                " bytes, and the read buffer has room for " +
+                                std::to_string(buffer_.size()));
   for (const int number : signals) {
     // EVFILT_SIGNAL only observes: the default action would still end the process. An ignored
     // signal is an event, too.
@@ -48,51 +77,51 @@ void Server::on_event(const struct kevent& event) {
   else if (ident == listener_.descriptor())
     accept_clients();
   else if (Connection* const client = clients_.find(ident))
-    serve(*client, &Connection::step);
+    serve(*client);
   else
     throw std::logic_error("an event for descriptor " + std::to_string(ident) +
                            ", which is not a client's");
 }
 
 void Server::on_signal(int number) {
-  const Clients::Time now = EventLoop::Clock::now();
-  // timeout(1), npm and terminals send each signal twice.
-  const bool duplicate = stopping() && now < stop_by_ - limits_.linger + limits_.duplicate;
-  if (number != SIGINT && number != SIGTERM && number != SIGHUP)
+  if (number != SIGINT && number != SIGTERM && number != SIGHUP) {
     say("connections: %zu open, %" PRIu64 " accepted; %" PRIu64 " bytes echoed%s", clients_.size(),
         accepted_, echoed_, paused() ? "; accepting paused" : "");
-  else if (!duplicate)
-    stop_by_ = stopping() ? now : now + limits_.linger;
+    return;
+  }
+  const Clients::Time now = EventLoop::Clock::now();
+  if (!first_signal_) {
+    first_signal_ = now;
+    stop_deadline_ = now + limits_.stop;
+  } else if (now >= *first_signal_ + limits_.duplicate) {
+    stop_deadline_ = now;
+  }
+  // Otherwise it is a duplicate: timeout(1), npm and terminals send each signal twice.
 }
 
 void Server::accept_clients() {
-  for (int i = 0; i < 64; ++i) {  // then it is the turn of the clients that are connected
-    // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and
-    // drops it without one. (If the table of the whole system is full, ENFILE, it still does:
-    // F_DUPFD does not look there.)
-    if (!listener_.descriptor_available()) {
-      pause(errno);
-      return;
+  for (int i = 0; i < most_accepts; ++i) {
+    Socket::Accepted next = listener_.accept();
+    switch (next.outcome) {
+      case Socket::Outcome::queue_empty: return;
+      case Socket::Outcome::client_gone: break;
+      case Socket::Outcome::shortage: pause(next.error); return;
+      case Socket::Outcome::accepted:
+        if (!admit(std::move(next.socket))) return;
+        break;
     }
-    Socket socket = listener_.accept();
-    if (!socket && errno == EAGAIN) return;  // the queue is empty
-    if (!socket && !Socket::is_clients_trouble(errno)) {
-      pause(errno);
-      return;
-    }
-    if (socket && !admit(std::move(socket))) return;
   }
 }
 
 /// Returns false if there is no memory or no knote for the client. Then the client is reset.
 bool Server::admit(Socket socket) {
   const int descriptor = socket.descriptor();
+  trace::action(descriptor, "accepted");
   try {
-    trace::action(descriptor, "accepted");
     loop_.change(descriptor, EVFILT_READ, EV_ADD);
-    clients_.add(Connection(std::move(socket), echo_), idle_time());
+    clients_.add(Connection(std::move(socket), protocol_), idle_deadline());
   } catch (const std::exception& error) {
-    shortage_ = reason_of(error);
+    shortage_ = errno_of(error);
     trace::action(descriptor, "reset, for lack of memory");
     return false;
   }
@@ -100,51 +129,53 @@ bool Server::admit(Socket socket) {
   return true;
 }
 
-/// A client in the queue keeps the listener ready, so its filter has to be disabled. It is enabled
-/// again when a connection ends; or after a second, because another process may have caused the
-/// shortage.
+/// A client in the queue keeps the listener ready, so its filter has to be disabled. The pause ends
+/// when a connection ends; or after a second, because another process may have caused the shortage.
 void Server::pause(int reason) {
   loop_.change(listener_.descriptor(), EVFILT_READ, EV_DISABLE);
   const Clients::Time now = EventLoop::Clock::now();
-  retry_at_ = now + pause_time;
-  if (now < say_at_) return;
-  say_at_ = now + pause_time;
+  pause_deadline_ = now + pause_time;
+  if (now < next_notice_) return;
+  next_notice_ = now + pause_time;
   say("accepting paused: %s", std::strerror(reason));
 }
 
 void Server::resume() {
   loop_.change(listener_.descriptor(), EVFILT_READ, EV_ENABLE);
-  retry_at_ = Clients::never;
+  pause_deadline_ = Clients::never;
 }
 
-/// Does a step of a client (Connection::step, stop or expire), and what follows from it.
-void Server::serve(Connection& client, Step step) {
-  const short waited_for = client.waits_for();
-  const Connection::State before = client.state();
-  const Moved moved = (client.*step)(buffer_);
-  echoed_ += moved.sent;
-  trace::step(client, moved);
-  if (moved.error == ENOMEM || moved.error == ENOBUFS) shortage_ = moved.error;
-  if (client.ended()) return clients_.close_at(client, Clients::at_once);
+/// Does one step of a client, and what follows from it. If its time is up, the step is its last
+/// unless something moves: an event may wait that had no room in the batch. But a client that
+/// lingers has no last step, or it could go on for ever by sending.
+void Server::serve(Connection& client, bool time_is_up) {
+  const short filter = client.waits_for();
+  const bool lingered = client.state() == Connection::State::lingering;
+  StepResult result;
+  if (!time_is_up || !lingered) result = client.step(buffer_);
+  if (stopping() && !client.ended() && client.has_nothing_to_do()) client.finish(result);
+  if (time_is_up && !client.ended() && !result.moved_anything()) client.expire();
+
+  echoed_ += result.sent;
+  show_step(client, result);
+  if (result.error == ENOMEM || result.error == ENOBUFS) shortage_ = result.error;
   try {
-    if (client.waits_for() != waited_for) loop_.wait_for(client.descriptor(), client.waits_for());
-  } catch (const std::exception& error) {  // without a knote this client ends, and no other
-    shortage_ = reason_of(error);
-    client.end();
-    return clients_.close_at(client, Clients::at_once);
+    if (!client.ended() && client.waits_for() != filter)
+      loop_.switch_filter(client.descriptor(), filter, client.waits_for());
+  } catch (const std::exception& error) {
+    shortage_ = errno_of(error);
+    client.end();  // without a knote nobody would hear of it again
   }
-  if (client.state() == Connection::State::lingering) {
-    if (before != client.state())
-      clients_.close_at(client, EventLoop::Clock::now() + limits_.linger);
-  } else if (drains(client)) {
-    // Its input may be empty, so no event may come.
-    clients_.close_at(client, EventLoop::Clock::now());
-  } else if (stopping() || (limits_.idle && moved.anything())) {
-    clients_.close_at(client, idle_time());
-  }
+
+  if (client.ended())
+    clients_.set_deadline(client, Clients::past);
+  else if (client.state() == Connection::State::lingering && !lingered)
+    clients_.set_deadline(client, EventLoop::Clock::now() + limits_.linger);
+  else if (!lingered && limits_.idle && result.moved_anything())
+    clients_.set_deadline(client, idle_deadline());
 }
 
-std::optional<Clients::Time> Server::after_batch() {
+std::optional<Clients::Time> Server::before_wait() {
   if (stopping() && listener_) stop_listening();
   close_due_clients();
   if (stopping() && clients_.size() == 0) return std::nullopt;
@@ -154,27 +185,39 @@ std::optional<Clients::Time> Server::after_batch() {
 void Server::stop_listening() {
   trace::action(listener_.descriptor(), "stops listening");
   listener_ = Socket();
-  retry_at_ = Clients::never;
-  for (int descriptor = 0; descriptor < clients_.descriptor_limit(); ++descriptor)
-    if (Connection* const client = clients_.find(descriptor); client != nullptr && !client->ended())
-      serve(*client, &Connection::stop);
+  pause_deadline_ = Clients::never;
+  for (int descriptor = 0; descriptor < clients_.descriptors_end(); ++descriptor) {
+    Connection* const client = clients_.find(descriptor);
+    if (client != nullptr && !client->ended()) serve(*client);
+  }
 }
 
 void Server::close_due_clients() {
+  // Without a deadline nothing can be due: most batches end here, without a call of the clock.
   if (next_deadline() == Clients::never && shortage_ == 0) return;
   const Clients::Time now = EventLoop::Clock::now();
-  while (clients_.size() > 0 && std::min(clients_.first_time(), stop_by_) <= now) {
+  bool closed = false;
+  while (std::min(clients_.next_deadline(), stop_deadline_) <= now && clients_.size() > 0) {
     Connection& client = clients_.first();
-    if (!client.ended() && now < stop_by_) {
-      serve(client, drains(client) ? &Connection::step : &Connection::expire);
+    if (!client.ended() && now < stop_deadline_) {
+      serve(client, true);
       continue;
     }
     trace::action(client.descriptor(), "closed");
     clients_.remove_first();
-    if (paused()) resume();
+    closed = true;
   }
-  if (retry_at_ <= now) resume();
+  if (paused() && (closed || pause_deadline_ <= now)) resume();
   // This comes last, because closing the client that met the shortage would end the pause at once.
-  if (const int reason = std::exchange(shortage_, 0); reason != 0 && listener_) pause(reason);
+  const int reason = std::exchange(shortage_, 0);
+  if (reason != 0 && listener_) pause(reason);
+}
+
+Clients::Time Server::next_deadline() const {
+  return std::min({clients_.next_deadline(), pause_deadline_, stop_deadline_});
+}
+
+Clients::Time Server::idle_deadline() const {
+  return limits_.idle ? EventLoop::Clock::now() + *limits_.idle : Clients::never;
 }
 }  // namespace echod

@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +28,29 @@ bool set_option(const Socket& socket, int level, int name, Value value) {
 bool set_descriptor_flags(const Socket& socket) {
   return ::fcntl(socket.descriptor(), F_SETFD, FD_CLOEXEC) >= 0 &&
          ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK) >= 0;
+}
+
+/// Sorts the errors of accept(2).
+Socket::Outcome outcome_of(int error) {
+  switch (error) {
+    case EAGAIN: return Socket::Outcome::queue_empty;
+    case EINTR:
+    case ECONNABORTED:
+    case ECONNRESET:
+    case EPROTO:
+    // Linux also reports errors of the network that are waiting for the new connection, accept(2).
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH: return Socket::Outcome::client_gone;
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case ENOTSOCK: throw std::system_error(error, std::generic_category(), "accept");
+    default: return Socket::Outcome::shortage;
+  }
 }
 
 /// Returns an empty Socket and sets errno if it cannot listen on this address.
@@ -84,24 +108,19 @@ Socket Socket::listen(const std::string& host, std::uint16_t port) {
   throw std::system_error(errno, std::generic_category(), failure);
 }
 
-Socket Socket::accept() {
-  Socket accepted(system::accept(descriptor_));
-  if (!accepted && (errno == EBADF || errno == EFAULT || errno == EINVAL || errno == ENOTSOCK))
-    throw std::system_error(errno, std::generic_category(), "accept");
+Socket::Accepted Socket::accept() {
+  // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and drops
+  // it without one. (If the table of the whole system is full, ENFILE, it still does: F_DUPFD does
+  // not look there.)
+  if (!descriptor_available()) return {.outcome = Outcome::shortage, .error = errno};
+  Socket client(system::accept(descriptor_));
+  if (!client) return {.outcome = outcome_of(errno), .error = errno};
   // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting
-  // it fails (EINVAL) if the client has already gone. This is not an error of accept.
-  if (accepted && !(set_option(accepted, SOL_SOCKET, SO_LINGER, linger{1, 0}) &&
-                    set_descriptor_flags(accepted))) {
-    accepted = Socket();
-    errno = ECONNABORTED;
-  }
-  return accepted;
-}
-
-bool Socket::is_clients_trouble(int error) noexcept {
-  constexpr int list[] = {EINTR,       ECONNABORTED, ECONNRESET,   EPROTO,     ENETDOWN,
-                          ENOPROTOOPT, EHOSTDOWN,    EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
-  return std::find(std::begin(list), std::end(list), error) != std::end(list);
+  // it fails (EINVAL) if the client has already gone.
+  const bool prepared =
+      set_option(client, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(client);
+  if (!prepared) return {.outcome = Outcome::client_gone};
+  return {.outcome = Outcome::accepted, .socket = std::move(client)};
 }
 
 bool Socket::descriptor_available() const noexcept {
@@ -122,6 +141,15 @@ ssize_t Socket::write(std::string_view bytes) {
     count = system::write(descriptor_, bytes.data(), bytes.size());
   } while (count < 0 && errno == EINTR);
   return count;
+}
+
+bool Socket::has_input() const noexcept {
+  pollfd entry{descriptor_, POLLIN, 0};
+  int count = 0;
+  do {
+    count = system::poll(entry);
+  } while (count < 0 && errno == EINTR);
+  return count != 0;  // POLLHUP and POLLERR are reported, too: read() returns at once then
 }
 
 // These two fail only if the connection is gone (macOS: EINVAL, ENOTCONN).

@@ -1,5 +1,6 @@
 #include "system.hpp"
 
+#include <poll.h>
 #include <sys/event.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@ ssize_t system::write(int descriptor, const void* bytes, std::size_t size) {
   return ::write(descriptor, bytes, size);
 }
 int system::accept(int descriptor) { return ::accept(descriptor, nullptr, nullptr); }
+int system::poll(pollfd& entry) { return ::poll(&entry, 1, 0); }
 int system::change(int kqueue, const struct kevent& change) {
   return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
 }

@@ -9,11 +9,13 @@
 #include <span>
 
 struct kevent;
+struct pollfd;
 
 namespace echod::system {
 ssize_t read(int descriptor, void* buffer, std::size_t size);
 ssize_t write(int descriptor, const void* bytes, std::size_t size);
 int accept(int descriptor);
+int poll(pollfd& entry);  // poll(2) with one entry, which does not wait
 // Kevent(2) without room for events does not wait.
 int change(int kqueue, const struct kevent& change);
 // Without end, if `time` is null.

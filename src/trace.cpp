@@ -1,10 +1,12 @@
 #include "trace.hpp"
 
+#include <sys/types.h>
+#include <sys/event.h>
+
 #include <cstdio>
 #include <cstring>
 #include <string>
-
-#include "echod/connection.hpp"
+#include <utility>
 
 namespace echod {
 namespace {
@@ -58,12 +60,11 @@ void trace::change(const struct kevent& change, int error) {
   if (on) print("change", change, error);
 }
 
-void trace::step(const Connection& client, const Moved& moved) {
-  static constexpr const char* states[] = {"echoing", "at_end", "closing", "lingering", "ended"};
+void trace::step(const Step& step) {
   if (!on) return;
   std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s\n",
-               client.descriptor(), moved.received, moved.sent, client.unsent(), client.held(),
-               states[static_cast<int>(client.state())], reason(moved.error).c_str());
+               step.descriptor, step.received, step.sent, step.unsent, step.held, step.state,
+               reason(step.error).c_str());
 }
 void trace::action(int descriptor, const char* what) {
   if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);

@@ -118,6 +118,11 @@ void Client::send(std::string_view bytes) {
   }
 }
 
+void Client::send_urgent(char byte) {
+  transcript::note(name_, "sends urgently", std::string_view(&byte, 1));
+  if (::send(descriptor_, &byte, 1, MSG_OOB) != 1) fail_to("send");
+}
+
 void Client::shut_down_sending() {
   if (::shutdown(descriptor_, SHUT_WR) < 0) fail_to("shutdown");
   transcript::note(name_, "shuts down its sending side");

@@ -23,6 +23,8 @@ class Client {
   ~Client();
 
   void send(std::string_view bytes);
+  /// Sends a byte as urgent data (MSG_OOB). A read at the other end stops in front of it.
+  void send_urgent(char byte);
   void shut_down_sending();
 
   /// Returns exactly `size` bytes, or fewer if the input ends first.

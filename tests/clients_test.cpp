@@ -20,7 +20,7 @@ const Clients::Time now = std::chrono::steady_clock::now();
 int add(Clients& clients, Clients::Time time) {
   const int descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
   REQUIRE(descriptor >= 0);
-  clients.add(Connection(echod::Socket(descriptor), echod::LineEcho()), time);
+  clients.add(Connection(echod::Socket(descriptor), echod::Protocol()), time);
   return descriptor;
 }
 
@@ -38,23 +38,23 @@ TEST_CASE("a client is found by its descriptor", "[M7]") {
   CHECK(clients.find(other)->descriptor() == other);
   for (const int none : {-1, 0, one + other, 1'000'000}) CHECK(clients.find(none) == nullptr);
   CHECK(clients.size() == 2);
-  CHECK(clients.descriptor_limit() > std::max(one, other));
+  CHECK(clients.descriptors_end() > std::max(one, other));
 }
 
 TEST_CASE("the client that has to be closed first comes first", "[M7]") {
   Clients clients;
   CHECK(clients.size() == 0);
-  CHECK(clients.first_time() == Clients::never);
+  CHECK(clients.next_deadline() == Clients::never);
   add(clients, Clients::never);
-  CHECK(clients.first_time() == Clients::never);
+  CHECK(clients.next_deadline() == Clients::never);
   const int late = add(clients, now + 2s);
   const int early = add(clients, now + 1s);
-  CHECK(clients.first_time() == now + 1s);
+  CHECK(clients.next_deadline() == now + 1s);
   CHECK(first_of(clients) == early);
   clients.remove_first();
   CHECK(first_of(clients) == late);
   clients.remove_first();
-  CHECK(clients.first_time() == Clients::never);
+  CHECK(clients.next_deadline() == Clients::never);
   CHECK(clients.size() == 1);
 }
 
@@ -64,12 +64,12 @@ TEST_CASE("a client can get another time, and keeps its place in memory", "[M7]"
   const int two = add(clients, now + 2s);
   const int three = add(clients, now + 3s);
   Connection* const before = clients.find(three);
-  clients.close_at(*before, Clients::at_once);
+  clients.set_deadline(*before, Clients::past);
   CHECK(clients.find(three) == before);
   CHECK(first_of(clients) == three);
-  CHECK(clients.first_time() == Clients::at_once);
-  clients.close_at(*clients.find(one), Clients::never);
-  clients.close_at(*before, now + 4s);
+  CHECK(clients.next_deadline() == Clients::past);
+  clients.set_deadline(*clients.find(one), Clients::never);
+  clients.set_deadline(*before, now + 4s);
   for (const int expected : {two, three, one}) {
     CHECK(first_of(clients) == expected);
     clients.remove_first();

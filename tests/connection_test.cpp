@@ -1,15 +1,18 @@
 // Tests Connection with every sequence of kernel answers up to a certain length. This program links
-// its own system calls: read and write take their answers from a script, and the test tries all
-// scripts.
+// its own system calls: read, write and poll take their answers from a script, and the test tries
+// all scripts.
 #include "echod/connection.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,7 +26,7 @@
 #include "transcript.hpp"
 
 using echod::Connection;
-using echod::Moved;
+using echod::StepResult;
 using State = Connection::State;
 
 namespace {
@@ -66,10 +69,14 @@ struct World {
   int answers = 0;               // how many answers the kernel has given
   int last = 0;                  // the errno of the last answer, or 0
   bool at_end = false;           // read has returned 0
-  bool full = false;             // the last read returned as much as it could
+  bool empty = false;            // the last poll has said that no input waits
   std::string* story = nullptr;  // if not null: receives what happened, in words
 
-  ssize_t fail(int error) { return errno = last = error, -1; }
+  ssize_t fail(int error) {
+    last = error;
+    errno = error;
+    return -1;
+  }
 
   void tell(const std::string& what) const {
     if (story != nullptr) *story += "\n  " + what;
@@ -78,11 +85,13 @@ struct World {
   void tell(const char* call, ssize_t count, const void* bytes) const {
     if (story == nullptr) return;
     const int error = errno;
-    const std::string text(static_cast<const char*>(bytes),
-                           static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-    tell(std::string(call) + (count < 0    ? " fails: " + std::string(std::strerror(error))
-                              : count == 0 ? " returns 0, the end of input"
-                                           : " takes " + transcript::quoted(text)));
+    std::string what = call;
+    if (count < 0) what += std::string(" fails: ") + std::strerror(error);
+    if (count == 0) what += " returns 0, the end of input";
+    if (count > 0)
+      what += " takes " + transcript::quoted(
+                              {static_cast<const char*>(bytes), static_cast<std::size_t>(count)});
+    tell(what);
     errno = error;
   }
 
@@ -110,22 +119,33 @@ namespace echod::system {
 ssize_t read(int, void* buffer, std::size_t size) {
   if (size == 0) std::abort();
   const std::size_t left = world->input.size() - world->read;
-  if (left == 0 && !world->at_end && world->script->choose(2) == 0) {
+  if (left == 0) {
     ++world->answers;
-    world->at_end = true;
-    world->tell("read", 0, buffer);
-    return world->last = 0;
+    if (!world->at_end && world->script->choose(2) == 0) {
+      world->at_end = true;
+      world->last = 0;
+      world->tell("read", 0, buffer);
+      return 0;
+    }
+    const ssize_t failed = world->fail(world->last == EAGAIN ? ECONNRESET : EAGAIN);
+    world->tell("read", failed, buffer);
+    return failed;
   }
-  const ssize_t count = left == 0 ? world->fail(world->last == EAGAIN ? ECONNRESET : EAGAIN)
-                                  : world->answer(std::min(left, size), ECONNRESET);
-  if (left == 0) ++world->answers;
-  world->full = count == static_cast<ssize_t>(size);
-  if (count > 0)
+  const ssize_t count = world->answer(std::min(left, size), ECONNRESET);
+  if (count > 0) {
     world->input.copy(static_cast<char*>(buffer), static_cast<std::size_t>(count), world->read);
+    world->read += static_cast<std::size_t>(count);
+  }
   world->tell("read", count, buffer);
-  if (count <= 0) return count;
-  world->read += static_cast<std::size_t>(count);
   return count;
+}
+
+/// Whether input waits is as much a decision of the script as what read then returns: more can
+/// arrive at any time. Only a client that has not sent everything has input for certain.
+int poll(pollfd&) {
+  world->empty = world->script->choose(2) == 0;
+  world->tell(world->empty ? "poll says that no input waits" : "poll says that input waits");
+  return world->empty ? 0 : 1;
 }
 
 ssize_t write(int, const void* bytes, std::size_t size) {
@@ -143,106 +163,123 @@ int wait(int, std::span<struct kevent>, const timespec*) { std::abort(); }
 
 }  // namespace echod::system
 
-/// Replaces shutdown(2) in this program. Records whether a close would be orderly at that moment.
-bool orderly_at_shutdown = true;
-extern "C" int shutdown(int fd, int /*how*/) {
-  linger now{};
-  socklen_t size = sizeof now;
-  ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &now, &size);
-  orderly_at_shutdown = now.l_onoff == 0;
+/// SO_LINGER of the one socket. A close resets the connection, as Socket::accept wants it, until
+/// Connection switches that off.
+bool close_is_orderly = false;
+bool close_was_orderly_at_shutdown = true;
+
+// These two replace the system calls in this program, like those above, but Socket makes them
+// itself.
+extern "C" int setsockopt(int, int, int name, const void* value, socklen_t) {
+  if (name != SO_LINGER) std::abort();
+  close_is_orderly = static_cast<const linger*>(value)->l_onoff == 0;
+  return 0;
+}
+extern "C" int shutdown(int, int) {
+  close_was_orderly_at_shutdown = close_is_orderly;
   return 0;
 }
 
 namespace {
 
-/// A socket with SO_LINGER {1, 0}, as Socket::accept sets it. All duplicates share the option.
-class Lingering {
- public:
-  Lingering() { REQUIRE(descriptor_ >= 0); }
-  ~Lingering() { ::close(descriptor_); }
-  echod::Socket duplicate() const {
-    const linger reset{1, 0};
-    if (::setsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0) std::abort();
-    return echod::Socket(::dup(descriptor_));
-  }
-  /// Returns whether a close would be orderly.
-  bool cleared() const {
-    linger now{};
-    socklen_t size = sizeof now;
-    if (::getsockopt(descriptor_, SOL_SOCKET, SO_LINGER, &now, &size) != 0) std::abort();
-    return now.l_onoff == 0;
+/// What happens to a connection from outside, beside the kernel's answers.
+enum class Cause : char { event, stop, time_is_up };
+
+/// One connection, its client and what the test knows about them.
+struct Run {
+  World& now;
+  std::span<char> buffer;
+  Connection connection;
+  bool stopped = false;
+  bool finished = false;  // at the stop it had nothing to do: no input was waiting
+  bool expired = false;
+  std::size_t read = 0;  // how much was read before it lingered
+
+  /// The same calls in the same order as Server::serve. Returns what is wrong, or an empty string.
+  std::string serve(Cause cause) {
+    const std::size_t sent_before = now.output.size();
+    const std::size_t read_before = now.read;
+    const bool lingered = connection.state() == State::lingering;
+    stopped = stopped || cause == Cause::stop;
+    StepResult result;
+    if (cause != Cause::time_is_up || !lingered) result = connection.step(buffer);
+    if (!lingered) read = now.read;
+    if (stopped && !connection.ended() && connection.has_nothing_to_do()) {
+      connection.finish(result);
+      finished = true;
+      if (connection.state() == State::echoing) return "it goes on after it was finished";
+      if (connection.state() == State::lingering && !result.moved_anything())
+        return "it waits for a client that was silent at the stop";
+    }
+    if (cause == Cause::time_is_up && !connection.ended() && !result.moved_anything()) {
+      expired = true;
+      connection.expire();
+    }
+    if (result.sent != now.output.size() - sent_before) return "the result is wrong";
+    if (result.received != now.read - read_before) return "the result is wrong";
+    return problem_after(cause, result, lingered);
   }
 
- private:
-  int descriptor_ = ::socket(AF_INET, SOCK_STREAM, 0);
+  std::string problem_after(Cause cause, const StepResult& result, bool lingered) const {
+    const State state = connection.state();
+    const std::size_t kept = connection.unsent() + connection.held();
+    if (state != State::echoing && state != State::ended && connection.held() > 0)
+      return "it holds what it will not answer";
+    if (kept > buffer.size()) return "more is kept than the buffer holds";
+    const short filter = connection.unsent() > 0 ? EVFILT_WRITE : EVFILT_READ;
+    if (connection.waits_for() != filter) return "it waits for the wrong filter";
+    if (state == State::echoing && now.output.size() + kept != now.read)
+      return "a byte is lost or doubled";
+    const bool failed = now.last != 0 && now.last != EAGAIN;
+    if ((result.error != 0) != failed) return "an error is lost, or made up";
+    if (failed && state != State::ended) return "an error does not end it";
+    if (failed && !lingered && close_is_orderly) return "an error, but an orderly end";
+    if (cause == Cause::time_is_up && !result.moved_anything() && state != State::ended)
+      return "its time is up, but it has not ended";
+    return {};
+  }
+
+  /// Judges the end. Returns what is wrong, or an empty string.
+  std::string problem_at_the_end(std::size_t limit) const {
+    const std::string expected = echo_of(now.input.substr(0, read), limit);
+    if (expected.compare(0, now.output.size(), now.output) != 0) return "bytes are wrong";
+    const bool kept = connection.unsent() + connection.held() > 0;
+    if (!close_is_orderly) {
+      const bool failed = now.last == ECONNRESET || now.last == EPIPE;
+      return connection.ended() && !failed && !kept ? "a reset without a reason" : "";
+    }
+    if (now.output != expected) return "an orderly end, but the echo is not complete";
+    const bool empty_line = expected.size() < read;
+    if (!now.at_end && !empty_line && !finished && !expired)
+      return "an orderly end, but nothing asked for it";
+    return {};
+  }
 };
 
 /// Runs one connection by the script. Returns what is wrong, or an empty string. If `story` is not
 /// null, it receives what happened.
-std::string run(Script& script, std::string_view input, std::size_t limit, const Lingering& socket,
+std::string run(Script& script, std::string_view input, std::size_t limit,
                 std::string* story = nullptr) {
-  constexpr int depth = 12;
+  constexpr int depth = 10;
+  close_is_orderly = false;
   World now{&script, input};
   now.story = story;
   world = &now;
   std::array<char, 16> space{};
   const std::span<char> buffer(space.data(), limit + 1);  // so small that a read can fill it
-  Connection connection(socket.duplicate(), echod::LineEcho(limit));
-  bool stopped = false;
-  bool expired = false;
-  bool emptied = false;  // after the stop, a read returned less than it could
-  std::size_t read = 0;  // how much was read before it lingered
-  const auto echo = echo_of(input, limit);
-  while (connection.state() != State::ended && now.answers < depth) {
-    const std::size_t end = stopped ? 0 : script.choose(now.last == EAGAIN ? 3 : 2);
-    const std::size_t written = now.output.size();
-    const std::size_t before = now.read;
-    stopped = stopped || end == 1;
-    expired = end == 2;
-    const bool lingers = connection.state() == State::lingering;
-    const bool reads = !lingers && connection.unsent() == 0;
-    if (end != 0) now.tell(expired ? "its time is up" : "the server stops");
-    const Moved moved = end == 1  ? connection.stop(buffer)
-                        : expired ? connection.expire(buffer)
-                                  : connection.step(buffer);
-    emptied = emptied || (stopped && reads && !now.full && now.last != ECONNRESET);
-    if (reads) read = now.read;
-    if (emptied && connection.state() == State::echoing)
-      return "the input is empty at a stop, but it does not close";
-
-    if (moved.sent != now.output.size() - written || moved.received != now.read - before)
-      return "Moved is wrong";
-    if (connection.state() != State::echoing && connection.state() != State::ended &&
-        connection.held() > 0)
-      return "keeps what it will not send";
-    if (connection.unsent() + connection.held() > buffer.size())
-      return "more is kept than the buffer holds";
-    if (connection.waits_for() != (connection.unsent() > 0 ? EVFILT_WRITE : EVFILT_READ))
-      return "waits for the wrong filter";
-    if (connection.state() == State::echoing &&
-        now.output.size() + connection.unsent() + connection.held() != now.read)
-      return "a byte is lost or doubled";
-    if ((moved.error != 0) != (now.last != 0 && now.last != EAGAIN))
-      return "an error is lost, or made up";
-    if (moved.error != 0 && connection.state() != State::ended) return "an error does not end it";
-    if (expired && lingers && connection.state() != State::ended)
-      return "its time is up, but it lingers";
-    if (moved.error != 0 && !lingers && socket.cleared()) return "an error, but an orderly end";
-    if (expired && !moved.anything() && connection.state() != State::ended)
-      return "idle, but not ended";
-    if (expired && moved.anything()) expired = false;
+  Run run{now, buffer, Connection(echod::Socket(), echod::LineEcho(limit))};
+  while (!run.connection.ended() && now.answers < depth) {
+    Cause cause = Cause::event;
+    // Time passes only while nothing happens. After the stop, another one changes nothing.
+    if (now.last == EAGAIN && script.choose(2) == 1) cause = Cause::time_is_up;
+    if (cause == Cause::event && !run.stopped && script.choose(2) == 1) cause = Cause::stop;
+    if (cause == Cause::stop) now.tell("the server stops");
+    if (cause == Cause::time_is_up) now.tell("its time is up");
+    const std::string wrong = run.serve(cause);
+    if (!wrong.empty()) return wrong;
   }
   now.tell("The client has received " + transcript::quoted(now.output));
-  const std::string expected = echo_of(input.substr(0, read), limit);
-  if (expected.compare(0, now.output.size(), now.output) != 0) return "bytes are wrong";
-  if (!socket.cleared()) {
-    const bool reason =
-        now.last == ECONNRESET || now.last == EPIPE || connection.unsent() + connection.held() > 0;
-    return connection.state() == State::ended && !reason ? "a reset without a reason" : "";
-  }
-  if (now.output != expected) return "an orderly end, but the echo is not complete";
-  const bool all = now.at_end || expected.size() < read;  // the end of input, or an empty line
-  return all || emptied || expired ? "" : "an orderly end, but nothing asked for it";
+  return run.problem_at_the_end(limit);
 }
 
 }  // namespace
@@ -257,19 +294,18 @@ TEST_CASE("whatever the kernel answers, the echo is right or the end is a reset"
                          {"", "a", "\n", "a\n", "ab\n", "a\nb", "a\n\n", "\n\na", "a\n\nb", " \n",
                           "ab\ncd", "a\n\nb\n", "    \n"}},
                         {3, {"", "\n", " \n", "ab\n", "a\n\nb", "ab\ncd", "abcd\n", "    \n"}}};
-  const Lingering socket;
   const auto start = std::chrono::steady_clock::now();
   unsigned long sequences = 0;
   for (const auto& [limit, inputs] : cases) {
     for (const std::string& input : inputs) {
       Script script;
       do {
-        const std::string wrong = run(script, input, limit, socket);
+        const std::string wrong = run(script, input, limit);
         ++sequences;
         if (wrong.empty()) continue;
         std::string story;
         script.again();
-        run(script, input, limit, socket, &story);
+        run(script, input, limit, &story);
         FAIL(wrong << "\nThe client sends " << transcript::quoted(input) << ". Lines of more than "
                    << limit << " bytes are not held." << story);
       } while (script.next());
@@ -282,15 +318,38 @@ TEST_CASE("whatever the kernel answers, the echo is right or the end is a reset"
 
 // Otherwise a server that dies between the two would turn a complete echo into a reset.
 TEST_CASE("a reset is switched off before the end of input is sent", "[E6]") {
-  const Lingering socket;
   Script script;
   World now{&script, "\n"};
   world = &now;
   std::array<char, 16> buffer{};
-  Connection connection(socket.duplicate(), echod::LineEcho(8));
+  Connection connection{echod::Socket(), echod::LineEcho(8)};
   while (connection.state() != State::lingering) {
     connection.step(buffer);
     script.again();
   }
-  CHECK(orderly_at_shutdown);
+  CHECK(close_was_orderly_at_shutdown);
+}
+
+TEST_CASE("a read into no room ends the program, because its 0 would look like the end of input",
+          "[E6]") {
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::close(STDERR_FILENO);  // abort(3) has nothing to say to the reader of this test
+    std::signal(SIGABRT, SIG_DFL);
+    Script script;
+    World now{&script, "a line that is longer than the buffer"};
+    world = &now;
+    std::array<char, 8> buffer{};
+    Connection connection{echod::Socket(), echod::LineEcho(100)};
+    for (int i = 0; i < 10; ++i) {
+      connection.step(buffer);
+      script.again();
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGABRT);
 }

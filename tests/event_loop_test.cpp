@@ -30,7 +30,7 @@ namespace {
 struct Recorder final : EventLoop::Handler {
   EventLoop loop;
   std::vector<std::pair<int, short>> events = {};
-  int batches = -1;  // after_batch() is called before the first one, too
+  int batches = -1;  // before_wait() is called before the first one, too
   int most = 1;
   std::function<void(int)> then = [](int) {};
   EventLoop::Clock::time_point deadline = EventLoop::Clock::now() + patience;
@@ -39,7 +39,7 @@ struct Recorder final : EventLoop::Handler {
     events.emplace_back(static_cast<int>(event.ident), event.filter);
     then(static_cast<int>(event.ident));
   }
-  std::optional<EventLoop::Clock::time_point> after_batch() override {
+  std::optional<EventLoop::Clock::time_point> before_wait() override {
     if (++batches == most) return std::nullopt;
     return deadline;
   }
@@ -78,7 +78,7 @@ TEST_CASE("everything that is ready comes in one batch", "[M1]") {
   CHECK(recorder.batches == 1);
 }
 
-TEST_CASE("after_batch is called once before the first batch and once after each", "[M7]") {
+TEST_CASE("before_wait is called once before the first batch and once after each", "[M7]") {
   const Pipe pipe(true);
   Recorder recorder;
   recorder.loop.change(pipe.reader(), EVFILT_READ, EV_ADD);
@@ -216,8 +216,10 @@ TEST_CASE("one of the two filters waits at a time", "[M2][M3]") {
   REQUIRE(::write(ends[1], "x", 1) == 1);
   Recorder recorder;
   recorder.loop.change(ends[0], EVFILT_READ, EV_ADD);
+  short before = EVFILT_READ;
   for (const short filter : {short{EVFILT_WRITE}, short{EVFILT_READ}, short{EVFILT_WRITE}}) {
-    recorder.loop.wait_for(ends[0], filter);
+    recorder.loop.switch_filter(ends[0], before, filter);
+    before = filter;
     recorder.events.clear();
     recorder.run(1);
     CHECK(recorder.events == std::vector<std::pair<int, short>>{{ends[0], filter}});

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,7 +38,7 @@
 
 using Clock = echod::EventLoop::Clock;
 using echod::Connection;
-using echod::Moved;
+using echod::StepResult;
 using namespace std::chrono_literals;
 
 namespace {
@@ -90,8 +91,8 @@ struct Patience {
 /// Runs a server on a loop. Between the batches, it runs a function of the test in the same thread.
 class Driver final : public echod::EventLoop::Handler {
  public:
-  explicit Driver(echod::Limits limits = {})
-      : server_(loop_, listen(), echod::LineEcho(), limits) {}
+  explicit Driver(echod::TimeLimits limits = {})
+      : server_(loop_, listen(), echod::Protocol(), limits) {}
 
   std::uint16_t port() const { return port_; }
 
@@ -109,7 +110,7 @@ class Driver final : public echod::EventLoop::Handler {
     on_event(event);
     EV_SET(&event, static_cast<std::uintptr_t>(number), EVFILT_SIGNAL, 0, 0, 1, nullptr);
     on_event(event);
-    server_.after_batch();
+    server_.before_wait();
   }
 
   void on_event(const struct kevent& event) override {
@@ -118,9 +119,9 @@ class Driver final : public echod::EventLoop::Handler {
     server_.on_event(event);
     faults.allocations = false;
   }
-  std::optional<Clock::time_point> after_batch() override {
+  std::optional<Clock::time_point> before_wait() override {
     faults.allocations = faults.on || faults.no_memory;
-    const auto deadline = server_.after_batch();
+    const auto deadline = server_.before_wait();
     faults.allocations = false;
     if (!deadline || !goes_on_()) return std::nullopt;
     return std::min(*deadline, Clock::now() + 1ms);
@@ -151,14 +152,14 @@ Client served(Driver& server) {
 }
 
 /// Waits until the connection is ready, then does a step without memory.
-Moved without_memory(Connection& connection, std::span<char> buffer) {
+StepResult without_memory(Connection& connection, std::span<char> buffer) {
   pollfd entry{connection.descriptor(),
                static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
   ::poll(&entry, 1, static_cast<int>(patience.count()));
   faults.allocations = faults.no_memory = true;
-  const Moved moved = connection.step(buffer);
+  const StepResult result = connection.step(buffer);
   faults.allocations = faults.no_memory = false;
-  return moved;
+  return result;
 }
 
 }  // namespace
@@ -206,6 +207,11 @@ int system::accept(int descriptor) {
   if (faults.fail(5, {EINTR, EAGAIN, ECONNABORTED})) return -1;
   if (faults.fail(100, {EMFILE, ENFILE, ENOBUFS, ENOMEM, EIO})) return -1;
   return ::accept(descriptor, nullptr, nullptr);
+}
+
+int system::poll(pollfd& entry) {
+  if (faults.fail(5, {EINTR}) || faults.fail(100, {ENOMEM})) return -1;
+  return ::poll(&entry, 1, 0);
 }
 
 /// At random, only EV_ADD fails, because only a new knote needs memory.
@@ -336,11 +342,11 @@ TEST_CASE("without memory for the rest, the complete lines have been sent", "[E6
   faults = {};
   Pair pair;
   std::array<char, 100'000> buffer{};
-  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  Connection connection(std::move(pair.accepted), echod::Protocol());
   pair.client.send("a line\n" + std::string(1000, 'x'));
-  const Moved moved = without_memory(connection, buffer);
-  CHECK(moved.error == ENOMEM);
-  CHECK(moved.sent == 7);
+  const StepResult result = without_memory(connection, buffer);
+  CHECK(result.error == ENOMEM);
+  CHECK(result.sent == 7);
   CHECK(pair.client.receive(7) == "a line\n");
 }
 
@@ -348,7 +354,7 @@ TEST_CASE("sending what is kept needs no memory", "[E6][M4]") {
   faults = {};
   Pair pair;
   std::array<char, 100'000> buffer{};
-  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  Connection connection(std::move(pair.accepted), echod::Protocol());
   const std::string line = std::string(2999, 'x') + "\n";
   faults.write_most = 1000;
   pair.client.send(line);
@@ -368,7 +374,7 @@ TEST_CASE("when all is sent, a connection keeps no memory", "[M2]") {
   faults = {};
   Pair pair;
   std::array<char, 100'000> buffer{};
-  Connection connection(std::move(pair.accepted), echod::LineEcho());
+  Connection connection(std::move(pair.accepted), echod::Protocol());
   const std::string line = std::string(2999, 'x') + "\n";
   pair.client.send(line);
   faults.write_most = 1000;
@@ -417,7 +423,7 @@ TEST_CASE("a step that moves nothing gives a client no more time", "[M6]") {
 
 TEST_CASE("a later signal cuts off a client that could be sent more", "[C3][E6]") {
   faults = {};
-  Driver server({.linger = 1h, .duplicate = 0ms});
+  Driver server({.stop = 1h, .duplicate = 0ms});
   Client client = served(server);
   faults.write_most = 1000;
   client.send(std::string(49'999, 'x') + "\n");
@@ -457,7 +463,7 @@ TEST_CASE("a client whose output is pending at a stop has its end, whether or no
           "[C3][E6]") {
   for (const std::string more : {"", "more\n"}) {
     faults = {};
-    Driver server({.linger = std::chrono::hours(1)});
+    Driver server({.stop = 1h});
     const auto run_batches = [&] {
       server.run([batches = 0]() mutable { return ++batches < 50; });
     };
@@ -487,7 +493,7 @@ TEST_CASE("whatever fails, a client with an orderly end has its whole echo",
   std::printf("ECHOD_SEED=%llu\n", static_cast<unsigned long long>(seed));
 
   faults = {};
-  Driver server({.linger = std::chrono::minutes(10)});  // a slow machine may need long
+  Driver server({.linger = 10min});  // a slow machine may need long
   faults.random.seed(seed);
   faults.on = true;
   Sessions clients(server.port(), seed, 40);

@@ -1,4 +1,4 @@
-// Tests LineEcho: which bytes are ready to be sent, and when it closes.
+// Tests LineEcho: what it answers, and when it closes.
 #include "echod/line_echo.hpp"
 
 #include <algorithm>
@@ -37,13 +37,13 @@ Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {},
     const std::size_t end = piece < cuts.size() ? cuts[piece] : input.size();
     // So that ASan detects a read beyond it.
     const std::vector<char> alone(input.data() + start, input.data() + end);
-    const LineEcho::Result result = echo.feed({alone.data(), alone.size()});
-    outcome.bytes.append(alone.data(), result.ready);
-    outcome.closed = result.close;
-    start += result.ready;
-    if (!result.close && end - start >= limit) outcome.bytes += "<more is held than one line>";
+    const LineEcho::Reply reply = echo.feed({alone.data(), alone.size()});
+    outcome.bytes += reply.bytes;
+    outcome.closed = reply.close;
+    start += reply.used;
+    if (!reply.close && end - start >= echo.max_held()) outcome.bytes += "<too much is held>";
   }
-  if (at_end && !outcome.closed) outcome.bytes += input.substr(start);
+  if (at_end && !outcome.closed) outcome.bytes += echo.finish(input.substr(start)).bytes;
   return outcome;
 }
 
@@ -68,7 +68,7 @@ std::string repeated(std::string_view text, std::size_t size) {
 
 }  // namespace
 
-TEST_CASE("a complete line is ready byte for byte, with its ending", "[E1]") {
+TEST_CASE("a complete line is answered byte for byte, with its ending", "[E1]") {
   std::string every_byte;
   for (int byte = 0; byte < 256; ++byte)
     if (byte != '\n') every_byte += static_cast<char>(byte);
@@ -79,30 +79,49 @@ TEST_CASE("a complete line is ready byte for byte, with its ending", "[E1]") {
 
 TEST_CASE("an incomplete line is held until its newline arrives", "[E2]") {
   LineEcho echo;
-  CHECK(echo.feed("hel").ready == 0);
-  CHECK(echo.feed("hello\nwor").ready == 6);
-  CHECK(echo.feed("wor").ready == 0);
+  CHECK(echo.feed("hel").used == 0);
+  CHECK(echo.feed("hello\nwor").used == 6);
+  CHECK(echo.feed("wor").used == 0);
+}
+
+TEST_CASE("an echo points into the input: nothing is copied", "[M2]") {
+  const std::string input = "hello\nwor";
+  LineEcho echo;
+  CHECK(echo.feed(input).bytes.data() == input.data());
+  const std::string held = "wor";
+  CHECK(echo.finish(held).bytes.data() == held.data());
+}
+
+TEST_CASE("to ask again with the same input changes nothing", "[E2]") {
+  LineEcho echo(4);
+  for (int i = 0; i < 3; ++i) {
+    const LineEcho::Reply reply = echo.feed("  ");
+    CHECK(reply.bytes.empty());
+    CHECK(reply.used == 0);
+    CHECK_FALSE(reply.close);
+  }
+  CHECK(echo.feed("  \n").close);
 }
 
 TEST_CASE("a line that is longer than the limit passes through as it arrives", "[E2]") {
   LineEcho echo;
-  CHECK(echo.feed(std::string(limit - 1, 'x')).ready == 0);
-  CHECK(echo.feed(std::string(limit, 'x')).ready == limit);
-  CHECK(echo.feed("yz").ready == 2);
-  CHECK(echo.feed("\nnext").ready == 1);
-  CHECK(echo.feed("next").ready == 0);
+  CHECK(echo.feed(std::string(limit - 1, 'x')).used == 0);
+  CHECK(echo.feed(std::string(limit, 'x')).used == limit);
+  CHECK(echo.feed("yz").used == 2);
+  CHECK(echo.feed("\nnext").used == 1);
+  CHECK(echo.feed("next").used == 0);
 }
 
 TEST_CASE("the limit can be another", "[E2]") {
   LineEcho echo(4);
-  CHECK(echo.feed("abc").ready == 0);
-  CHECK(echo.feed("abcd").ready == 4);
+  CHECK(echo.feed("abc").used == 0);
+  CHECK(echo.feed("abcd").used == 4);
   CHECK_FALSE(echo.feed("\n").close);
   CHECK_FALSE(echo.feed("    \n").close);
   CHECK(echo.feed("   \n").close);
 }
 
-TEST_CASE("an empty line closes, and neither it nor what follows is ready", "[E3]") {
+TEST_CASE("an empty line closes, and neither it nor what follows is answered", "[E3]") {
   CHECK(feed("\n") == Outcome{"", true});
   CHECK(feed("a\n\nb\n") == Outcome{"a\n", true});
   CHECK(feed("a\r\n\r\nb") == Outcome{"a\r\n", true});

@@ -2,6 +2,7 @@
 #include "echod/server.hpp"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -161,7 +162,7 @@ TEST_CASE("without an idle limit a silent client may stay", "[M6]") {
 }
 
 TEST_CASE("at a stop an idle client and a lingering one are closed at once", "[C3]") {
-  ServerProcess server({.linger = 1h});
+  ServerProcess server({.stop = 1h});
   Client idle(server.port());
   CHECK(idle.echoes("line\n"));
   Client lingering(server.port());
@@ -173,7 +174,7 @@ TEST_CASE("at a stop an idle client and a lingering one are closed at once", "[C
 }
 
 TEST_CASE("a second signal soon after the first is a duplicate", "[C3]") {
-  ServerProcess server({.linger = 1h, .duplicate = 1h});
+  ServerProcess server({.linger = 1h, .stop = 1h, .duplicate = 1h});
   StuckClient client(server.port());
   for (const int number : {SIGTERM, SIGTERM, SIGINT, SIGHUP}) server.signal(number);
   const std::string echo = client.receive_all();  // throws if it is reset
@@ -185,7 +186,7 @@ TEST_CASE("a second signal soon after the first is a duplicate", "[C3]") {
 
 TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
   for (const int later : {SIGINT, SIGTERM, SIGHUP}) {
-    ServerProcess server({.linger = 1h, .duplicate = 0ms});
+    ServerProcess server({.stop = 1h, .duplicate = 0ms});
     StuckClient client(server.port(), 100ms);
     server.signal(SIGTERM);
     wait_until_refused(server.port());
@@ -196,7 +197,7 @@ TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
 }
 
 TEST_CASE("after a stop the events of one client do not end another that lingers", "[C3][E5]") {
-  const ServerProcess server({.linger = 1h});
+  const ServerProcess server({.linger = 1h, .stop = 1h});
   StuckClient stuck(server.port(), 100ms);
   Client client(server.port());
   CHECK(client.echoes("line\n"));
@@ -235,14 +236,14 @@ TEST_CASE("a pause ends when a client leaves, and otherwise after a second", "[M
   ::setrlimit(RLIMIT_NOFILE, &none);
   local.server.on_event(event_of(local.listener, EVFILT_READ));
   ::setrlimit(RLIMIT_NOFILE, &before);
-  const auto deadline = local.server.after_batch();
+  const auto deadline = local.server.before_wait();
   REQUIRE(deadline.has_value());
   CHECK(*deadline <= echod::EventLoop::Clock::now() + 1s);
   client.reset();
   pollfd entry{accepted, POLLIN, 0};
   REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
   local.server.on_event(event_of(accepted, EVFILT_READ));
-  CHECK(local.server.after_batch() == echod::EventLoop::Clock::time_point::max());
+  CHECK(local.server.before_wait() == echod::EventLoop::Clock::time_point::max());
 }
 
 TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3]") {
@@ -254,8 +255,37 @@ TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3
   pollfd entry{next, POLLIN, 0};
   REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
   local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  local.server.after_batch();
+  local.server.before_wait();
   CHECK(client.receive_all() == "line\nheld");
+}
+
+// A read stops at the mark of urgent data. So a read that returns less than it asked for does not
+// prove that the input is empty.
+TEST_CASE("a stop reads on behind urgent data", "[C3][E6]") {
+  LocalServer local;
+  Client client(local.port);
+  const int accepted = next_descriptor();
+  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  client.send("one\n");
+  client.send_urgent('2');
+  client.send("two\n");
+  int waiting = 0;
+  for (const auto start = std::chrono::steady_clock::now(); waiting < 9; ::usleep(1000)) {
+    REQUIRE(std::chrono::steady_clock::now() - start < patience);
+    REQUIRE(::ioctl(accepted, FIONREAD, &waiting) == 0);
+  }
+  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
+  local.server.before_wait();
+  pollfd entry{accepted, POLLIN, 0};
+  while (::poll(&entry, 1, 0) == 1) local.server.on_event(event_of(accepted, EVFILT_READ));
+  CHECK(client.receive_all() == "one\n2two\n");
+}
+
+TEST_CASE("a protocol that may hold more than the read buffer is refused", "[E6]") {
+  echod::EventLoop loop;
+  CHECK_THROWS_AS(
+      echod::Server(loop, echod::Socket::listen("127.0.0.1", 0), echod::Protocol(200'000), {}),
+      std::invalid_argument);
 }
 
 TEST_CASE("at a stop a client that is still sending after its empty line is not cut off",
@@ -272,7 +302,7 @@ TEST_CASE("at a stop a client that is still sending after its empty line is not 
   client.send("still sending");
   REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
   local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  CHECK(local.server.after_batch() != std::nullopt);  // it waits for the client
+  CHECK(local.server.before_wait() != std::nullopt);  // it waits for the client
   client.send("and on");
   CHECK(client.how_it_ends() == "end-of-file");
 }
@@ -282,7 +312,7 @@ TEST_CASE("the listener's event follows a signal to stop in one batch", "[C3]") 
   Client client(local.port);
   local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
   local.server.on_event(event_of(local.listener, EVFILT_READ));
-  CHECK(local.server.after_batch() == std::nullopt);
+  CHECK(local.server.before_wait() == std::nullopt);
   CHECK(client.hears_within(patience));
   CHECK_THROWS_AS(Client(local.port), std::system_error);
 }
@@ -297,7 +327,7 @@ TEST_CASE("a descriptor is closed after the batch in which its connection ended"
   REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
   local.server.on_event(event_of(accepted, EVFILT_READ));
   CHECK(::fcntl(accepted, F_GETFD) >= 0);  // no new socket can get its number
-  local.server.after_batch();
+  local.server.before_wait();
   CHECK(::fcntl(accepted, F_GETFD) == -1);
 }
 

@@ -15,7 +15,7 @@
 
 #include "client.hpp"
 #include "echod/event_loop.hpp"
-#include "echod/line_echo.hpp"
+#include "echod/protocol.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
 #include "patience.hpp"
@@ -31,20 +31,25 @@ inline void wait_for_input(const echod::Socket& socket) {
     throw std::runtime_error("no input");
 }
 
+inline echod::Socket accept_from(echod::Socket& listener) {
+  wait_for_input(listener);
+  return std::move(listener.accept().socket);
+}
+
 /// Both ends of a connection: the client, and the socket that the server has accepted.
 struct Pair {
   echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
   Client client{port_of(listener)};
-  echod::Socket accepted = (wait_for_input(listener), listener.accept());
+  echod::Socket accepted = accept_from(listener);
 };
 
 /// A Server on a loop in this process. It takes over the signals.
 struct LocalServer {
-  explicit LocalServer(echod::Limits limits = {},
+  explicit LocalServer(echod::TimeLimits limits = {},
                        echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
       : listener(socket.descriptor()),
         port(port_of(socket)),
-        server(loop, std::move(socket), echod::LineEcho(), limits) {}
+        server(loop, std::move(socket), echod::Protocol(), limits) {}
 
   int listener;  // the descriptor
   std::uint16_t port;
@@ -55,7 +60,7 @@ struct LocalServer {
 /// A Server in a process of its own.
 class ServerProcess {
  public:
-  explicit ServerProcess(echod::Limits limits,
+  explicit ServerProcess(echod::TimeLimits limits,
                          echod::Socket listener = echod::Socket::listen("127.0.0.1", 0))
       : port_(port_of(listener)) {
     int ready[2];

@@ -104,8 +104,7 @@ TEST_CASE("a failure to listen names the address and the reason", "[C6]") {
 
 TEST_CASE("accept on an empty queue does not wait", "[M1]") {
   Socket listener = Socket::listen("127.0.0.1", 0);
-  CHECK_FALSE(listener.accept());
-  CHECK(errno == EAGAIN);
+  CHECK(listener.accept().outcome == Socket::Outcome::queue_empty);
 }
 
 TEST_CASE("a client that has gone before accept does not end the program", "[M5]") {
@@ -179,6 +178,31 @@ TEST_CASE("read returns what is there, EAGAIN for nothing, and 0 at the end", "[
   pair.client.shut_down_sending();
   wait_for_input(pair.accepted);
   CHECK(pair.accepted.read(buffer) == 0);
+}
+
+TEST_CASE("a socket has input if read would return at once", "[C3]") {
+  Pair pair;
+  CHECK_FALSE(pair.accepted.has_input());
+  pair.client.send("x");
+  wait_for_input(pair.accepted);
+  CHECK(pair.accepted.has_input());
+  std::array<char, 16> buffer{};
+  CHECK(pair.accepted.read(buffer) == 1);
+  CHECK_FALSE(pair.accepted.has_input());
+  pair.client.shut_down_sending();
+  wait_for_input(pair.accepted);
+  CHECK(pair.accepted.has_input());
+  CHECK(pair.accepted.read(buffer) == 0);
+}
+
+TEST_CASE("an error counts as input, and is still there for read", "[C3]") {
+  Pair pair;
+  pair.client.reset();
+  wait_for_input(pair.accepted);
+  CHECK(pair.accepted.has_input());
+  std::array<char, 16> buffer{};
+  CHECK(pair.accepted.read(buffer) == -1);
+  CHECK(errno == ECONNRESET);
 }
 
 TEST_CASE("write returns how much the kernel takes, then EAGAIN", "[M2]") {

@@ -1,7 +1,12 @@
-// Clients: all connections, each found by its descriptor, and ordered by the time at which it has
-// to be closed.
+// Clients: all connections. Each is found by its descriptor, and they are ordered by deadline: the
+// time at which the server has to look at a connection although no event has come.
+//
+// A connection that has ended gets a deadline in the past. So it is the next one to be looked at,
+// and closed. A separate list of ended connections would need memory, perhaps just when there is
+// none; to move a node of the order needs none.
 #pragma once
 
+#include <cassert>
 #include <chrono>
 #include <map>
 #include <vector>
@@ -12,37 +17,38 @@ namespace echod {
 class Clients {
  public:
   using Time = std::chrono::steady_clock::time_point;
-  static constexpr Time at_once = Time::min();
+  static constexpr Time past = Time::min();
   static constexpr Time never = Time::max();
 
   Clients() = default;
   Clients(Clients&&) = delete;  // places_ holds iterators of order_
-  /// No connection may have this descriptor yet. If it throws std::bad_alloc, the connection is
-  /// destroyed.
-  void add(Connection connection, Time close_at) {
+  /// Takes ownership. No connection in here may have the same descriptor. If it throws
+  /// std::bad_alloc, the connection is destroyed, which resets it.
+  void add(Connection connection, Time deadline) {
     const auto descriptor = static_cast<std::size_t>(connection.descriptor());
     if (descriptor >= places_.size()) places_.resize(descriptor + 1, order_.end());
-    places_[descriptor] = order_.emplace(close_at, std::move(connection));
+    assert(places_[descriptor] == order_.end() && "two connections with one descriptor");
+    places_[descriptor] = order_.emplace(deadline, std::move(connection));
   }
-  /// Returns nullptr if no connection has this descriptor.
+  /// Returns nullptr if no connection has this descriptor. O(1)
   [[nodiscard]] Connection* find(int descriptor) noexcept {
-    const bool known =
-        static_cast<std::size_t>(descriptor) < places_.size() && place(descriptor) != order_.end();
-    return known ? &place(descriptor)->second : nullptr;
+    if (static_cast<std::size_t>(descriptor) >= places_.size()) return nullptr;
+    if (place(descriptor) == order_.end()) return nullptr;
+    return &place(descriptor)->second;
   }
-  /// Changes when to close a connection that is in here, O(log n). Allocates nothing, and does not
-  /// move it in memory.
-  void close_at(const Connection& connection, Time time) noexcept {
+  /// Changes the deadline of a connection that is in here. O(log n). Allocates nothing, and does
+  /// not move the connection in memory.
+  void set_deadline(const Connection& connection, Time deadline) noexcept {
     auto node = order_.extract(place(connection.descriptor()));
-    node.key() = time;
+    node.key() = deadline;
     place(connection.descriptor()) = order_.insert(std::move(node));
   }
 
-  /// Returns when to close the first connection, or `never` if there is none. O(1)
-  [[nodiscard]] Time first_time() const noexcept {
+  /// Returns the earliest deadline, or `never` if there is none. O(1)
+  [[nodiscard]] Time next_deadline() const noexcept {
     return order_.empty() ? never : order_.begin()->first;
   }
-  /// Returns the connection to close first. There must be one.
+  /// Returns the connection with the earliest deadline. There must be one.
   [[nodiscard]] Connection& first() noexcept { return order_.begin()->second; }
   /// Destroys it, which closes its descriptor.
   void remove_first() noexcept {
@@ -51,7 +57,7 @@ class Clients {
   }
   [[nodiscard]] std::size_t size() const noexcept { return order_.size(); }
   /// Returns a number that is larger than the descriptor of any connection.
-  [[nodiscard]] int descriptor_limit() const noexcept { return static_cast<int>(places_.size()); }
+  [[nodiscard]] int descriptors_end() const noexcept { return static_cast<int>(places_.size()); }
 
  private:
   using Order = std::multimap<Time, Connection>;
@@ -59,6 +65,6 @@ class Clients {
     return places_[static_cast<std::size_t>(descriptor)];
   }
   Order order_;
-  std::vector<Order::iterator> places_;  // by descriptor; order_.end() where there is no connection
+  std::vector<Order::iterator> places_;  // by descriptor; order_.end() where there is none
 };
 }  // namespace echod

@@ -1,77 +1,96 @@
-// Connection: one client, from Socket::accept to close.
+// Connection: one client, from Socket::accept to close. It moves bytes between the socket and the
+// protocol, and knows nothing about lines.
 //
-//   echoing --end of input (half-close)--> at_end --all sent--> ended
-//   echoing --empty line, or a stop--> closing --all sent, shut down sending--> lingering
-//   lingering --the client closes--> ended
+//   echoing   --end of input (half-close)------------> at_end
+//   at_end    --all sent-----------------------------> ended
+//   echoing   --the protocol closes, or a stop-------> closing
+//   closing   --all sent; shuts down its sending side> lingering
+//   lingering --the client closes--------------------> ended
 //
-// It waits either for input or for room to send. While bytes are unsent it does not read. This is
-// back-pressure: the kernel's buffers fill, the client cannot send more, and what we keep is
+// It waits either for input or for room to send. While output is unsent it does not read. This is
+// back-pressure: the kernel's buffers fill, the client cannot send more, and what is kept here is
 // bounded. Any error leads to `ended`.
 //
-// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless everything that the
-// client sent, up to an empty line, was echoed. So a client can always tell a complete echo from a
-// truncated one.
+// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless the protocol has
+// answered everything that the client sent and all of that is sent. So a client can always tell a
+// complete answer from a truncated one.
 #pragma once
 
 #include <sys/types.h>
 #include <sys/event.h>
 
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 
-#include "echod/line_echo.hpp"
+#include "echod/protocol.hpp"
 #include "echod/socket.hpp"
 
 namespace echod {
-/// What a step did, in bytes. If the socket was not ready, nothing is moved. That is not an error.
-struct Moved {
+/// What a step did, in bytes. If the socket was not ready, nothing moved. That is not an error.
+struct StepResult {
   std::size_t received = 0;
   std::size_t sent = 0;
-  // The errno that ended the connection (ENOMEM: no memory for bytes that must be kept).
+  /// The errno that ended the connection, or 0. ENOMEM: no memory for what must be kept. EPROTO:
+  /// the protocol threw another exception.
   int error = 0;
-  [[nodiscard]] bool anything() const noexcept { return received + sent > 0; }
+  [[nodiscard]] bool moved_anything() const noexcept { return received + sent > 0; }
 };
 
 class Connection {
  public:
   enum class State : char { echoing, at_end, closing, lingering, ended };
-  Connection(Socket socket, LineEcho echo) noexcept : socket_(std::move(socket)), echo_(echo) {}
+  Connection(Socket socket, Protocol protocol) noexcept
+      : socket_(std::move(socket)), protocol_(std::move(protocol)) {}
 
-  /// Writes once if bytes are unsent. Otherwise reads once, and writes what can be sent of it.
-  /// `buffer` is working space, larger than the longest line; connections can share one. Like stop
-  /// and expire, only before it has ended.
-  Moved step(std::span<char> buffer) noexcept;
-  /// The server stops: does a step, and ends the connection if nothing moved. Otherwise more steps
-  /// serve it, until a read returns less than it asked for. Then the bytes of an unfinished line
-  /// are sent, too, and it closes.
-  Moved stop(std::span<char> buffer) noexcept;
-  /// Its time is up: does a last step, unless it lingers. If nothing moved, ends it, orderly if no
-  /// bytes are kept.
-  Moved expire(std::span<char> buffer) noexcept;
+  /// Does one step: at most one read, and at most 256 KiB of output. Writes unsent output first,
+  /// and reads only when there is none. While the protocol has more to say and the kernel takes it,
+  /// the protocol is asked again. `buffer` is working space, larger than the protocol's max_held();
+  /// connections can share one. May be called until the connection has ended.
+  StepResult step(std::span<char> buffer) noexcept;
+
+  /// Returns whether all output is sent, and no input is waiting. Costs a system call.
+  [[nodiscard]] bool has_nothing_to_do() const noexcept;
+
+  /// Treats the input that has come as all there is, because the server stops: sends what the
+  /// protocol still has to say, and closes. Adds to `result`, the result of the last step. If
+  /// neither has moved anything, the connection ends at once, without waiting for the client to
+  /// close. Must be called only if has_nothing_to_do(), before the connection has ended.
+  void finish(StepResult& result) noexcept;
+
+  /// Ends it because its time is up: orderly if nothing is held or unsent, otherwise with a reset.
+  void expire() noexcept;
+
+  /// Ends it with a reset, unless the end of output was sent before.
   void end() noexcept { state_ = State::ended; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
 
-  /// EVFILT_WRITE while bytes are unsent, otherwise EVFILT_READ.
+  /// The filter whose event it needs: EVFILT_WRITE while output is unsent, otherwise EVFILT_READ.
   [[nodiscard]] short waits_for() const noexcept {
-    return unsent_ > 0 ? EVFILT_WRITE : EVFILT_READ;
+    return output_.empty() ? EVFILT_READ : EVFILT_WRITE;
   }
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] int descriptor() const noexcept { return socket_.descriptor(); }
-  [[nodiscard]] std::size_t unsent() const noexcept { return unsent_; }
-  /// How many bytes of an unfinished line are kept.
-  [[nodiscard]] std::size_t held() const noexcept { return kept_.size() - unsent_; }
+  /// How many bytes of input the protocol has not used yet.
+  [[nodiscard]] std::size_t held() const noexcept { return input_.size(); }
+  /// How many bytes of output the kernel has not taken yet.
+  [[nodiscard]] std::size_t unsent() const noexcept { return output_.size(); }
 
  private:
-  void receive(std::span<char> buffer, Moved& moved);
-  void send_kept(Moved& moved) noexcept;
-  void discard(std::span<char> buffer, Moved& moved) noexcept;
-  std::size_t write(std::string_view bytes, Moved& moved) noexcept;
-  void all_sent() noexcept;
+  void receive(std::span<char> buffer, StepResult& result);
+  std::size_t answer(std::string_view input, StepResult& result);
+  void answer_last(State next, StepResult& result);
+  void send(std::string_view bytes, StepResult& result);
+  void send_unsent(StepResult& result) noexcept;
+  void discard(std::span<char> buffer, StepResult& result) noexcept;
+  std::size_t write(std::string_view bytes, StepResult& result) noexcept;
+  void conclude(const StepResult& result) noexcept;
 
   Socket socket_;
-  LineEcho echo_;
+  Protocol protocol_;
   State state_ = State::echoing;
-  bool stopping_ = false;
-  std::size_t unsent_ = 0;  // bytes at the front of kept_
-  std::string kept_;        // what can be sent, then what is held
+  std::string input_;   // held: received, but not used by the protocol
+  std::string output_;  // unsent: said by the protocol, but not taken by the kernel
 };
 }  // namespace echod

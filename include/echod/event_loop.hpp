@@ -7,12 +7,12 @@
 // Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a
 // handler can read once and return. The price: a filter whose events nobody acts on must be
 // disabled, or the loop spins. With EV_CLEAR a handler would have to read until EAGAIN, so one fast
-// client keeps the others waiting. With EV_ONESHOT or EV_DISPATCH each event would need one more
-// call, to switch its filter on again.
+// client keeps the others waiting. An event with EV_ONESHOT deletes its knote, and one with
+// EV_DISPATCH disables it, so each event would need one more call to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
 // event could reach a handler that is gone, or a new socket with the same number. So a handler
-// closes what it watches in after_batch().
+// closes what it watches in before_wait().
 #pragma once
 
 #include <sys/types.h>
@@ -31,9 +31,10 @@ class EventLoop {
    public:
     /// Handles one event, as kevent(2) delivered it.
     virtual void on_event(const struct kevent& event) = 0;
-    /// Called after each batch, and once before the first. Returns when to end the wait for the
-    /// next batch (time_point::max(): not before there is an event). With nullopt, run() returns.
-    virtual std::optional<Clock::time_point> after_batch() = 0;
+    /// Called before each wait for events: the batch before it, if any, has been handled. Returns
+    /// the deadline of the wait (time_point::max(): not before there is an event). With nullopt,
+    /// run() returns.
+    virtual std::optional<Clock::time_point> before_wait() = 0;
     virtual ~Handler() = default;
   };
 
@@ -48,16 +49,18 @@ class EventLoop {
   /// knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables EVFILT_READ (added before) or EVFILT_WRITE, and not the other. Throws like change().
-  /// Both may be off then.
-  void wait_for(int descriptor, short filter);
+  /// Enables one of EVFILT_READ and EVFILT_WRITE for a descriptor instead of the other. EVFILT_READ
+  /// was added before; `from` is the one that is enabled, and must not be `to`. Throws like
+  /// change(); both may be off then.
+  void switch_filter(int descriptor, short from, short to);
 
-  /// Passes events to `handler` until after_batch() returns nullopt. Throws what these throw, or
+  /// Passes events to `handler` until before_wait() returns nullopt. Throws what these throw, or
   /// std::system_error.
   void run(Handler& handler);
 
  private:
   int kqueue_;
+  // Some 10 KiB. Under load a larger batch saves little: one call for 256 steps is next to nothing.
   std::array<struct kevent, 256> batch_;
 };
 }  // namespace echod

@@ -1,4 +1,6 @@
-// LineEcho: decides which bytes are sent back and when a connection closes. No system calls.
+// LineEcho, a protocol: decides what to answer to input, and when to close. It makes no system
+// calls, and does not know how its input arrives or how its replies leave: that is Connection.
+//
 // Complete lines are sent back. An incomplete line waits for its newline, or passes through as it
 // arrives if it is too long to be held. A line that is empty, or white space only, closes the
 // connection.
@@ -14,15 +16,31 @@ class LineEcho {
   /// empty.
   explicit LineEcho(std::size_t max_line = 65536) noexcept : max_line_(max_line) {}
 
-  struct Result {
-    std::size_t ready;  // how many bytes, from the front of the input, to send
-    bool close;         // whether an empty line follows them
+  struct Reply {
+    /// What to send. It may point into the input, so that an echo copies nothing. It is valid until
+    /// the next call of any protocol object. A protocol that keeps it in storage of its own gives
+    /// at most 65,536 bytes at a time, because a client that does not read makes Connection keep
+    /// them.
+    std::string_view bytes;
+    /// How much of the input is done with. The rest comes again, in front of the next input.
+    std::size_t used;
+    /// Whether the connection closes after the bytes. Then unused input is discarded.
+    bool close;
   };
 
-  /// `input`: the bytes that were not ready before, then the new ones. The caller holds what is not
-  /// ready now, less than `max_line` bytes, and puts it in front of the next input. After `close`,
-  /// feed() must not be called again.
-  [[nodiscard]] Result feed(std::string_view input) noexcept;
+  /// Says what to answer to `input`, which is never empty: first what was not used before, then
+  /// what is new. A reply without bytes that uses nothing and does not close means that more input
+  /// is needed; to ask again with the same input changes nothing. Otherwise the caller asks again
+  /// with what is left, until nothing is. After `close`, neither function may be called.
+  [[nodiscard]] Reply feed(std::string_view input) noexcept;
+
+  /// Says what to answer when no more input will come (half-close, or a stop). `held` is what was
+  /// not used, and can be empty. An echo sends all of it. `used` and `close` do not matter. The
+  /// last call.
+  [[nodiscard]] Reply finish(std::string_view held) noexcept;
+
+  /// When feed() needs more input, it has left less than this unused. Reads need a larger buffer.
+  [[nodiscard]] std::size_t max_held() const noexcept { return max_line_; }
 
  private:
   std::size_t max_line_;

@@ -29,16 +29,20 @@ class Socket {
   /// largest backlog. Port 0 picks a free port. Throws std::runtime_error with address and reason
   /// (std::system_error if it has an errno).
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
+  /// What accept() found.
+  enum class Outcome : char {
+    accepted,     // a client
+    queue_empty,  // nobody
+    client_gone,  // a client that has gone, or another failure that concerns no other client
+    shortage      // no descriptor, no memory, or an errno that nobody expects here: wait
+  };
+  struct Accepted;
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its
-  /// client can tell when the server ends early, even by a crash. Returns an empty Socket and the
-  /// errno of accept(2) if it cannot: EAGAIN if there is none. Throws std::system_error for an
-  /// errno that only a bug can cause (EBADF, EFAULT, EINVAL, ENOTSOCK).
-  [[nodiscard]] Socket accept();
-  /// Returns whether an errno of accept() concerns one client only. Linux also reports errors of
-  /// the network.
-  [[nodiscard]] static bool is_clients_trouble(int error) noexcept;
-  /// Returns whether a descriptor is free for accept(). If not, errno is the reason. fcntl(2),
-  /// F_DUPFD_CLOEXEC
+  /// client can tell when the server ends early, even by a crash. Before it touches the queue, it
+  /// asks whether a descriptor is free. Throws std::system_error for an errno that only a bug can
+  /// cause. accept(2)
+  [[nodiscard]] Accepted accept();
+  /// Returns whether a descriptor is free. If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
 
   /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of
@@ -49,6 +53,9 @@ class Socket {
   /// if that is nothing (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must
   /// be ignored. write(2)
   [[nodiscard]] ssize_t write(std::string_view bytes);
+  /// Returns whether read() would return at once: with input, the end of input or an error. Also
+  /// returns true if it cannot find out. Takes nothing away from the socket. poll(2)
+  [[nodiscard]] bool has_input() const noexcept;
   /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close
   /// still resets.
   void allow_orderly_end() noexcept;
@@ -62,5 +69,11 @@ class Socket {
 
  private:
   int descriptor_;
+};
+
+struct Socket::Accepted {
+  Outcome outcome;
+  Socket socket = Socket();  // the client, if it is accepted
+  int error = 0;             // the reason of a shortage
 };
 }  // namespace echod
