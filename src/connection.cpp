@@ -7,9 +7,10 @@
 
 namespace echod {
 namespace {
-/// How much output one step may send, so that a protocol with much to say does not keep the other
-/// clients waiting. More than any echo: that is never longer than the read buffer.
-constexpr std::size_t most_per_step = std::size_t{256} * 1024;
+// The bounds of one step, so that a client that has asked for much does not keep the others waiting.
+// An echo never meets them: it is one write, and no longer than the read buffer.
+constexpr std::size_t most_bytes = std::size_t{256} * 1024;
+constexpr int most_replies = 64;
 }  // namespace
 
 /// The state decides what to do, not the event, which only says when. In particular EV_EOF does not
@@ -27,7 +28,7 @@ StepResult Connection::step(std::span<char> buffer) noexcept {
           // No event will come for input that is here already.
           const std::size_t used = answer(input_, result);
           input_.erase(0, used);
-          // erase() keeps all memory. Without memory for a smaller copy, this does, too.
+          // erase() gives no memory back. This does, unless there is none for a smaller copy.
           input_.shrink_to_fit();
         }
         break;
@@ -41,7 +42,7 @@ StepResult Connection::step(std::span<char> buffer) noexcept {
   } catch (...) {
     result.error = EPROTO;
   }
-  conclude(result);
+  enter_next_state(result);
   return result;
 }
 
@@ -57,9 +58,9 @@ void Connection::finish(StepResult& result) noexcept {
   } catch (...) {
     result.error = EPROTO;
   }
-  conclude(result);
-  // If something moved, the client may be sending still, and a close could reset the connection
-  // before it has read its answer.
+  enter_next_state(result);
+  // If something moved just now, the client has not read its answer yet. Should it send more, a
+  // close would reset the connection, so it lingers.
   if (state_ == State::lingering && !result.moved_anything()) end();
 }
 
@@ -92,20 +93,22 @@ void Connection::receive(std::span<char> buffer, StepResult& result) {
   if (!rest.empty() || !input_.empty()) std::string(rest).swap(input_);
 }
 
-/// Asks the protocol what to answer to `input`, again and again, until it needs more input, output
-/// is unsent, or it closes. Returns how much of the input is done with. The caller keeps the rest,
-/// after the replies are on their way: they may point into the input, and without memory for the
-/// rest, at least the kernel has them.
+/// Asks the protocol what to answer to `input`, and returns how much of it is done with. The caller
+/// keeps the rest, but only after this: the replies may point into the input, and if there is no
+/// memory for the rest, what was answered is sent at least.
 std::size_t Connection::answer(std::string_view input, StepResult& result) {
   std::size_t used = 0;
-  while (used < input.size() && output_.empty() && result.error == 0) {
+  for (int replies = 0; used < input.size() && output_.empty() && result.error == 0; ++replies) {
     const Protocol::Reply reply = protocol_.feed(input.substr(used));
     if (reply.bytes.empty() && reply.used == 0 && !reply.close) break;
     used += reply.used;
-    send(reply.bytes, result);
+    if (replies < most_replies)
+      send_or_keep(reply.bytes, result);
+    else
+      output_ = reply.bytes;  // EVFILT_WRITE brings the next step
     if (reply.close) {
       state_ = State::closing;
-      return input.size();  // the client asked for the end here: nobody answers what it sent behind
+      return input.size();  // what came behind the client's last request is not answered
     }
   }
   return used;
@@ -113,13 +116,14 @@ std::size_t Connection::answer(std::string_view input, StepResult& result) {
 
 void Connection::answer_last(State next, StepResult& result) {
   const Protocol::Reply reply = protocol_.finish(input_);
-  send(reply.bytes, result);
+  send_or_keep(reply.bytes, result);
   state_ = next;
   std::string().swap(input_);
 }
 
-/// Sends new output. What the kernel does not take now, and what exceeds the step, is kept.
-void Connection::send(std::string_view bytes, StepResult& result) {
+/// Sends new output, and keeps what the kernel does not take now, or the step not allow.
+void Connection::send_or_keep(std::string_view bytes, StepResult& result) {
+  assert(output_.empty() && "new output would overtake what is unsent");
   const std::size_t sent = write(bytes, result);
   if (result.error == 0) output_ = bytes.substr(sent);
 }
@@ -130,9 +134,9 @@ void Connection::send_unsent(StepResult& result) noexcept {
   if (output_.empty()) output_.shrink_to_fit();
 }
 
-/// The client may still be sending after its empty line. To close with input unread, or before more
-/// arrives, would reset the connection, and the client could lose echo that it has not read yet
-/// (RFC 1122, 4.2.2.13).
+/// The client may still be sending after the end. If the server closed with input unread, or if
+/// input arrived after the close, the kernel would reset the connection, and the client could lose
+/// output that it has not read yet (RFC 1122, 4.2.2.13).
 void Connection::discard(std::span<char> buffer, StepResult& result) noexcept {
   const ssize_t count = socket_.read(buffer);
   if (count < 0 && errno != EAGAIN) result.error = errno;
@@ -142,7 +146,7 @@ void Connection::discard(std::span<char> buffer, StepResult& result) noexcept {
 
 /// Writes once, within what is left of the step. Returns how many bytes the kernel took.
 std::size_t Connection::write(std::string_view bytes, StepResult& result) noexcept {
-  const std::string_view allowed = bytes.substr(0, most_per_step - result.sent);
+  const std::string_view allowed = bytes.substr(0, most_bytes - result.sent);
   if (allowed.empty()) return 0;
   const ssize_t count = socket_.write(allowed);
   if (count < 0) {
@@ -154,7 +158,7 @@ std::size_t Connection::write(std::string_view bytes, StepResult& result) noexce
 }
 
 /// Goes on to the next state after an error, or when the last output is sent.
-void Connection::conclude(const StepResult& result) noexcept {
+void Connection::enter_next_state(const StepResult& result) noexcept {
   if (result.error != 0) {
     end();
     return;

@@ -5,7 +5,9 @@
 //   at_end    --all sent-----------------------------> ended
 //   echoing   --the protocol closes, or a stop-------> closing
 //   closing   --all sent; shuts down its sending side> lingering
-//   lingering --the client closes--------------------> ended
+//   lingering --the client closes, or its time is up-> ended
+//
+// Any error leads to `ended`, and so does the idle limit.
 //
 // It waits either for input or for room to send. While output is unsent it does not read. This is
 // back-pressure: the kernel's buffers fill, the client cannot send more, and what is kept here is
@@ -33,7 +35,7 @@ struct StepResult {
   std::size_t received = 0;
   std::size_t sent = 0;
   /// The errno that ended the connection, or 0. ENOMEM: no memory for what must be kept. EPROTO:
-  /// the protocol threw another exception.
+  /// the protocol threw something other than std::bad_alloc.
   int error = 0;
   [[nodiscard]] bool moved_anything() const noexcept { return received + sent > 0; }
 };
@@ -44,25 +46,28 @@ class Connection {
   Connection(Socket socket, Protocol protocol) noexcept
       : socket_(std::move(socket)), protocol_(std::move(protocol)) {}
 
-  /// Does one step: at most one read, and at most 256 KiB of output. Writes unsent output first,
-  /// and reads only when there is none. While the protocol has more to say and the kernel takes it,
-  /// the protocol is asked again. `buffer` is working space, larger than the protocol's max_held();
-  /// connections can share one. May be called until the connection has ended.
+  /// Does one step: at most one read, and at most 64 replies or 256 KiB of output. Writes unsent
+  /// output first, and reads only when there was none. While the protocol has more to say and the
+  /// kernel takes it, the protocol is asked again. `buffer` is working space, larger than the
+  /// protocol's max_held(); connections can share one. May be called until the connection has
+  /// ended.
   StepResult step(std::span<char> buffer) noexcept;
 
   /// Returns whether all output is sent, and no input is waiting. Costs a system call.
   [[nodiscard]] bool has_nothing_to_do() const noexcept;
 
   /// Treats the input that has come as all there is, because the server stops: sends what the
-  /// protocol still has to say, and closes. Adds to `result`, the result of the last step. If
-  /// neither has moved anything, the connection ends at once, without waiting for the client to
-  /// close. Must be called only if has_nothing_to_do(), before the connection has ended.
+  /// protocol still has to say, and closes. `result` is that of the step before, and what this call
+  /// does is added to it. If not a byte moved in either, the connection ends at once. Otherwise it
+  /// lingers, until the client closes. Must be called only if has_nothing_to_do(), before the
+  /// connection has ended.
   void finish(StepResult& result) noexcept;
 
   /// Ends it because its time is up: orderly if nothing is held or unsent, otherwise with a reset.
   void expire() noexcept;
 
-  /// Ends it with a reset, unless the end of output was sent before.
+  /// Marks it as ended. The destructor closes it then: with a reset, unless it has earned an
+  /// orderly end before.
   void end() noexcept { state_ = State::ended; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
 
@@ -81,11 +86,11 @@ class Connection {
   void receive(std::span<char> buffer, StepResult& result);
   std::size_t answer(std::string_view input, StepResult& result);
   void answer_last(State next, StepResult& result);
-  void send(std::string_view bytes, StepResult& result);
+  void send_or_keep(std::string_view bytes, StepResult& result);
   void send_unsent(StepResult& result) noexcept;
   void discard(std::span<char> buffer, StepResult& result) noexcept;
   std::size_t write(std::string_view bytes, StepResult& result) noexcept;
-  void conclude(const StepResult& result) noexcept;
+  void enter_next_state(const StepResult& result) noexcept;
 
   Socket socket_;
   Protocol protocol_;

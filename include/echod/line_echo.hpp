@@ -20,23 +20,26 @@ class LineEcho {
     /// What to send. It may point into the input, so that an echo copies nothing. It is valid until
     /// the next call of any protocol object. A protocol that keeps it in storage of its own gives
     /// at most 65,536 bytes at a time, because a client that does not read makes Connection keep
-    /// them.
+    /// them. Each reply is a write(2), so one for many requests is cheaper than one for each.
     std::string_view bytes;
-    /// How much of the input is done with. The rest comes again, in front of the next input.
+    /// How much of the input is done with. The rest comes again, in front of the next input. While
+    /// there is more to say, some input stays unused: otherwise nobody asks. What is used counts as
+    /// answered, also if the client's time is up.
     std::size_t used;
-    /// Whether the connection closes after the bytes. Then unused input is discarded.
+    /// Whether the connection closes after these bytes. Then unused input is discarded.
     bool close;
   };
 
   /// Says what to answer to `input`, which is never empty: first what was not used before, then
   /// what is new. A reply without bytes that uses nothing and does not close means that more input
-  /// is needed; to ask again with the same input changes nothing. Otherwise the caller asks again
-  /// with what is left, until nothing is. After `close`, neither function may be called.
+  /// is needed; to be asked again with the same input then changes nothing. After any other reply
+  /// the caller asks again with what is left, unless nothing is. After `close`, neither function
+  /// may be called.
   [[nodiscard]] Reply feed(std::string_view input) noexcept;
 
   /// Says what to answer when no more input will come (half-close, or a stop). `held` is what was
-  /// not used, and can be empty. An echo sends all of it. `used` and `close` do not matter. The
-  /// last call.
+  /// not used, and can be empty. An echo sends all of it. The last call, so this is the last reply:
+  /// its `used` and `close` do not matter.
   [[nodiscard]] Reply finish(std::string_view held) noexcept;
 
   /// When feed() needs more input, it has left less than this unused. Reads need a larger buffer.

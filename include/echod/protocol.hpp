@@ -1,9 +1,13 @@
-// The protocol of this server, named in this one place. Another protocol is a class with the same
-// functions as LineEcho, its name here, and its construction in main.
+// The protocol of this server, named in this one place. Another protocol is a class with what
+// LineEcho has: Reply, feed(), finish() and max_held(). It is named here, and constructed in main.
+// Each client has a copy of that object. feed() and finish() may throw: then that client is reset.
 #pragma once
+
+#include <type_traits>
 
 #include "echod/line_echo.hpp"
 
 namespace echod {
 using Protocol = LineEcho;
+static_assert(std::is_nothrow_move_constructible_v<Protocol>, "Connection moves it");
 }  // namespace echod
