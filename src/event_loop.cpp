@@ -28,8 +28,8 @@ EventLoop::~EventLoop() { ::close(kqueue_); }
 
 void EventLoop::change(int ident, short filter, unsigned short flags) {
   struct kevent change;
-  // udata stays null: every change overwrites it, so each would have to bring it. Server finds a
-  // client by `ident`.
+  // udata is not used: every change overwrites it, so every change would have to bring it again.
+  // Server finds a client by `ident`.
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
   // One change per call, at once: later, it could meet a new socket with the number of a closed
   // one.
@@ -38,11 +38,13 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
 
-/// The other filter must not stay enabled: a read filter makes the loop spin while nobody reads, and
-/// a write filter while there is nothing to write, because a socket is nearly always ready for
-/// writing. The read filter comes back soon, so it is only disabled. EV_ENABLE is needed then, since
-/// EV_ADD leaves it disabled. The write filter is needed rarely, so it is deleted: most clients have
-/// one knote.
+/// The other filter must not stay enabled. A read filter would make the loop spin while nobody
+/// reads, and a write filter while there is nothing to write, because a socket is nearly always
+/// ready for writing.
+///
+/// The read filter comes back soon, so it is only disabled. It takes EV_ENABLE to bring it back:
+/// EV_ADD would leave it disabled. The write filter is needed rarely, so it is deleted, and most
+/// clients have one knote.
 void EventLoop::switch_filter(int descriptor, short from, short to) {
   assert(from != to && "this filter is on already");
   if (to == EVFILT_WRITE) {
@@ -59,8 +61,9 @@ void EventLoop::run(Handler& handler) {
     const bool endless = *deadline == Clock::time_point::max();
     const timespec time = endless ? timespec{} : time_until(*deadline);
     const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);
-    // A signal handler has run, and there are no events: the loop below does nothing then.
-    if (count < 0 && errno != EINTR)
+    // These two mean that there are no events, and the loop below does nothing then. EINTR: a
+    // signal handler has run. ETIMEDOUT: macOS has been seen to report the end of the wait so.
+    if (count < 0 && errno != EINTR && errno != ETIMEDOUT)
       throw std::system_error(errno, std::generic_category(), "kevent");
     trace::batch(count);
     for (int i = 0; i < count; ++i) {

@@ -1,9 +1,10 @@
 // echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a
-// Server gives each client a LineEcho, which sends every line back and closes on an empty line.
-// Calls follow the includes.
-#include <cstdio>
+// Server gives each client a LineEcho, which sends every line back and closes on an empty line. A
+// file calls only what it includes.
 #include <cstdlib>
+#include <new>
 #include <string>
+#include <utility>
 
 #include "echod/event_loop.hpp"
 #include "echod/options.hpp"
@@ -23,12 +24,15 @@ int main(int argc, char** argv) {
     const std::string address = listener.local_address();
     EventLoop loop;
     Server server(loop, std::move(listener), Protocol(), {.idle = options.idle});
-    std::fprintf(stderr, "echod: listening on %s\n", address.c_str());  // say() could drop it
+    say("listening on %s", address.c_str());
     enter_capability_mode();
-    loop.run(server);  // until a signal to stop
+    say_waits = false;  // from now on there are clients
+    loop.run(server);   // until a signal to stop
     return EXIT_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    say("out of memory");
   } catch (const std::exception& error) {
     say("%s%s", error.what(), descriptor_limit_hint(error).c_str());
-    return EXIT_FAILURE;
   }
+  return EXIT_FAILURE;
 }

@@ -54,6 +54,7 @@ Options parse_command_line(int argc, char** argv) {
   Options options;
   // The ':' keeps getopt quiet: its own messages begin with the path of the program.
   for (;;) {
+    const std::string typed = optind < argc ? argv[optind] : "";
     const int letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr);
     if (letter == -1) break;
     switch (letter) {
@@ -65,8 +66,9 @@ Options parse_command_line(int argc, char** argv) {
       case 'v': options.verbose = true; break;
       case ':': bad_usage("the timeout is missing");
       default:
-        bad_usage("bad option: " +
-                  (optopt == 0 ? argv[optind - 1] : std::string{'-', static_cast<char>(optopt)}));
+        // A long option is named as it was typed, of several letters the one that is bad.
+        const bool is_long = typed.rfind("--", 0) == 0;
+        bad_usage("bad option: " + (is_long ? typed : std::string{'-', static_cast<char>(optopt)}));
     }
   }
   argv += optind;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,17 +18,40 @@
 #endif
 
 namespace echod {
-void prepare_process() noexcept {
-  int descriptor = 0;
-  do {
-    descriptor = ::open("/dev/null", O_RDWR);  // open(2) takes the lowest number that is free
-  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
-  if (descriptor >= 0) ::close(descriptor);
+namespace {
+/// A descriptor below 3 that is closed would be given to a client, which then receives what is
+/// meant for standard error.
+void open_standard_descriptors() {
+  for (int standard = STDIN_FILENO; standard <= STDERR_FILENO; ++standard) {
+    if (::fcntl(standard, F_GETFD) >= 0) continue;
+    // Takes the lowest number that is free, which is this one.
+    if (::open("/dev/null", O_RDWR) >= 0) continue;
+    // In a chroot or a jail there may be no /dev/null. A write to a datagram socket that is not
+    // connected fails at once. (A pipe would fill, and then block.)
+    if (::socket(AF_UNIX, SOCK_DGRAM, 0) >= 0) continue;
+    throw std::system_error(errno, std::generic_category(),
+                            "nothing to take the place of descriptor " + std::to_string(standard));
+  }
+}
+}  // namespace
+
+void prepare_process() {
+  open_standard_descriptors();
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
-  std::signal(SIGPIPE, SIG_IGN);
+  // What a write can raise: to a client that has gone; to a terminal that stops background jobs
+  // (stty tostop); to a log at its size limit. Ignored, the write succeeds or fails instead.
+  for (const int number : {SIGPIPE, SIGTTOU, SIGXFSZ}) std::signal(number, SIG_IGN);
+  // Until the server watches it, a request for a status line must not end the process.
+  std::signal(SIGUSR1, SIG_IGN);
+  // A signal that was blocked when the process started, and has come, ends it here. Later it would
+  // be lost: a kqueue does not see what was pending before.
+  sigset_t stop;
+  ::sigemptyset(&stop);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&stop, number);
+  ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
 }
 
 void enter_capability_mode() {
@@ -45,6 +69,8 @@ std::string descriptor_limit_hint(const std::exception& error) {
   return " (the limit is " + std::to_string(limit.rlim_cur) + ": see ulimit -n)";
 }
 
+bool say_waits = true;
+
 void say(const char* format, ...) noexcept {
   // A pipe that poll(2) calls writable takes 512 bytes (_POSIX_PIPE_BUF).
   char line[512] = "echod: ";
@@ -59,8 +85,9 @@ void say(const char* format, ...) noexcept {
   line[length] = '\n';
   pollfd error{STDERR_FILENO, POLLOUT, 0};
   const bool has_room = ::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0;
+  if (!say_waits && !has_room) return;
   // The result is of no use: there is nowhere to report that standard error fails. But glibc wants
   // somebody to look at it.
-  if (has_room && ::write(STDERR_FILENO, line, length + 1) < 0) return;
+  if (::write(STDERR_FILENO, line, length + 1) < 0) return;
 }
 }  // namespace echod

@@ -24,6 +24,9 @@ constexpr auto pause_time = std::chrono::seconds(1);
 // Then it is the turn of the clients that are connected: 64 accepts take about a millisecond.
 constexpr int most_accepts = 64;
 
+/// The errors that a client meets when the kernel is short of something. All others are its own.
+bool is_shortage(int error) { return error == ENOMEM || error == ENOBUFS || error == ENOSPC; }
+
 /// The errno behind an exception of EventLoop or of an allocation.
 int errno_of(const std::exception& error) {
   const auto* const refused = dynamic_cast<const std::system_error*>(&error);
@@ -57,16 +60,27 @@ Server::Server(EventLoop& loop, Socket listener, Protocol protocol, TimeLimits l
     throw std::invalid_argument("the protocol may hold " + std::to_string(protocol_.max_held()) +
                                 " bytes, and the read buffer has room for " +
                                 std::to_string(buffer_.size()));
-  for (const int number : signals) {
-    // EVFILT_SIGNAL only observes: the default action would still end the process. An ignored
-    // signal is an event, too.
-    const bool was_ignored = std::signal(number, SIG_IGN) == SIG_IGN;
-    if (number == SIGHUP && was_ignored) continue;  // nohup(1)
-    loop_.change(number, EVFILT_SIGNAL, EV_ADD);
-  }
+  for (const int number : signals) watch_signal(number);
   loop_.change(listener_.descriptor(), EVFILT_READ, EV_ADD);
   if (!listener_.descriptor_available())
     throw std::system_error(errno, std::generic_category(), "no client can be served");
+}
+
+void Server::watch_signal(int number) {
+  struct sigaction action {};
+  ::sigaction(number, nullptr, &action);
+  // nohup(1) starts programs with SIGHUP ignored, and a shell without job control starts background
+  // commands with SIGINT ignored. They want it to stay so. SIGTERM always stops the server.
+  const bool stays_ignored = number == SIGHUP || number == SIGINT;
+  if (stays_ignored && action.sa_handler == SIG_IGN) return;
+
+  // First the knote, then SIG_IGN, so that no signal is lost: before the knote, a signal ends the
+  // process, and after it, it is an event, although it is ignored.
+  loop_.change(number, EVFILT_SIGNAL, EV_ADD);
+  ::sigaction(number, nullptr, &action);
+  // EVFILT_SIGNAL only observes: the default action would still end the process. (On Linux, the
+  // adapter has put its own handler there by now.)
+  if (action.sa_handler == SIG_DFL) std::signal(number, SIG_IGN);
 }
 
 void Server::on_event(const struct kevent& event) {
@@ -105,49 +119,65 @@ void Server::accept_clients() {
     switch (next.outcome) {
       case Socket::Outcome::queue_empty: return;
       case Socket::Outcome::client_gone: break;
-      case Socket::Outcome::shortage: pause(next.error); return;
+      case Socket::Outcome::unable: pause(next.error); return;
       case Socket::Outcome::accepted:
-        if (!admit(std::move(next.socket))) return;
+        admit(std::move(next.socket));
+        if (shortage_ != 0) return;
         break;
     }
   }
 }
 
-/// Returns false if there is no memory or no knote for the client. Then the client is reset.
-bool Server::admit(Socket socket) {
+/// A client for which there is no memory or no knote is reset.
+void Server::admit(Socket socket) {
   const int descriptor = socket.descriptor();
-  trace::action(descriptor, "accepted");
   try {
+    if (trace::on) trace::action(descriptor, "accepted from ", socket.peer_address().c_str());
     loop_.change(descriptor, EVFILT_READ, EV_ADD);
     clients_.add(Connection(std::move(socket), protocol_), idle_deadline());
+    ++accepted_;
   } catch (const std::exception& error) {
-    shortage_ = errno_of(error);
-    trace::action(descriptor, "reset, for lack of memory");
-    return false;
+    note_shortage(errno_of(error));
+    trace::action(descriptor, "reset: ", std::strerror(errno_of(error)));
   }
-  ++accepted_;
-  return true;
+}
+
+/// Remembers, until the end of the batch, that the listener has to pause.
+void Server::note_shortage(int error) {
+  if (is_shortage(error)) shortage_ = error;
 }
 
 /// A client in the queue keeps the listener ready, so its filter has to be disabled. The pause ends
 /// when a connection ends; or after a second, because another process may have caused the shortage.
 void Server::pause(int reason) {
-  loop_.change(listener_.descriptor(), EVFILT_READ, EV_DISABLE);
   const Clients::Time now = EventLoop::Clock::now();
   pause_deadline_ = now + pause_time;
+  switch_listener(EV_DISABLE);
   if (now < next_notice_) return;
   next_notice_ = now + pause_time;
   say("accepting paused: %s", std::strerror(reason));
 }
 
 void Server::resume() {
-  loop_.change(listener_.descriptor(), EVFILT_READ, EV_ENABLE);
   pause_deadline_ = Clients::never;
+  if (!switch_listener(EV_ENABLE)) pause_deadline_ = EventLoop::Clock::now() + pause_time;
 }
 
-/// Does one step of a client, and what follows from it. If its time is up, the step is its last
-/// unless something moves: an event may wait that had no room in the batch. But a client that
-/// lingers has no last step, or it could go on for ever by sending.
+/// Returns whether the kernel did it. None is known that refuses. If one does, that must not end
+/// the connections: the listener stays as it is until the next pause or the end of this one.
+bool Server::switch_listener(unsigned short flag) {
+  try {
+    loop_.change(listener_.descriptor(), EVFILT_READ, flag);
+    return true;
+  } catch (const std::exception& error) {
+    say("the listener: %s", error.what());
+    return false;
+  }
+}
+
+/// Does one step of a client, and what follows from it. If its time is up, this is its last step
+/// unless something moves: an event may wait that had no room in the batch. A client that lingers
+/// gets no last step: it could extend its time without end by sending.
 void Server::serve(Connection& client, bool time_is_up) {
   const short filter = client.waits_for();
   const bool lingered = client.state() == Connection::State::lingering;
@@ -158,25 +188,26 @@ void Server::serve(Connection& client, bool time_is_up) {
 
   echoed_ += result.sent;
   show_step(client, result);
-  if (result.error == ENOMEM || result.error == ENOBUFS) shortage_ = result.error;
+  note_shortage(result.error);
   try {
     if (!client.ended() && client.waits_for() != filter)
       loop_.switch_filter(client.descriptor(), filter, client.waits_for());
   } catch (const std::exception& error) {
-    shortage_ = errno_of(error);
-    client.end();  // without a knote nobody would hear of it again
+    note_shortage(errno_of(error));
+    client.end();  // without its filter, nobody would hear of it again
   }
 
+  const bool lingers = client.state() == Connection::State::lingering;
   if (client.ended())
-    clients_.set_deadline(client, Clients::past);
-  else if (client.state() == Connection::State::lingering && !lingered)
+    clients_.set_deadline(client, Clients::past);  // it is closed after the batch
+  else if (lingers && !lingered)
     clients_.set_deadline(client, EventLoop::Clock::now() + limits_.linger);
-  else if (!lingered && limits_.idle && result.moved_anything())
+  else if (!lingers && limits_.idle && result.moved_anything())
     clients_.set_deadline(client, idle_deadline());
 }
 
 std::optional<Clients::Time> Server::before_wait() {
-  if (stopping() && listener_) stop_listening();
+  if (first_signal_ && !stopping()) stop_listening();
   close_due_clients();
   if (stopping() && clients_.size() == 0) return std::nullopt;
   return next_deadline();
@@ -193,7 +224,8 @@ void Server::stop_listening() {
 }
 
 void Server::close_due_clients() {
-  // Without a deadline nothing can be due: most batches end here, without a call of the clock.
+  // Without a deadline nothing can be due: unless there is an idle limit, most batches end here,
+  // without a call of the clock.
   if (next_deadline() == Clients::never && shortage_ == 0) return;
   const Clients::Time now = EventLoop::Clock::now();
   bool closed = false;
@@ -208,7 +240,8 @@ void Server::close_due_clients() {
     closed = true;
   }
   if (paused() && (closed || pause_deadline_ <= now)) resume();
-  // This comes last, because closing the client that met the shortage would end the pause at once.
+  // After the end of a pause: the client that met the shortage may just have been closed, and that
+  // must not end the pause which begins here.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && listener_) pause(reason);
 }

@@ -16,8 +16,8 @@ ssize_t read(int descriptor, void* buffer, std::size_t size);
 ssize_t write(int descriptor, const void* bytes, std::size_t size);
 int accept(int descriptor);
 int poll(pollfd& entry);  // poll(2) with one entry, which does not wait
-// Kevent(2) without room for events does not wait.
+// Makes one change, and does not wait. kevent(2)
 int change(int kqueue, const struct kevent& change);
-// Without end, if `time` is null.
+// Waits for events; without end, if `time` is null. kevent(2)
 int wait(int kqueue, std::span<struct kevent> events, const timespec* time);
 }  // namespace echod::system

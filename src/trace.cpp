@@ -66,7 +66,7 @@ void trace::step(const Step& step) {
                step.descriptor, step.received, step.sent, step.unsent, step.held, step.state,
                reason(step.error).c_str());
 }
-void trace::action(int descriptor, const char* what) {
-  if (on) std::fprintf(stderr, "  fd %d: %s\n", descriptor, what);
+void trace::action(int descriptor, const char* what, const char* detail) {
+  if (on) std::fprintf(stderr, "  fd %d: %s%s\n", descriptor, what, detail);
 }
 }  // namespace echod

@@ -23,5 +23,5 @@ struct Step {
   int error;  // an errno, or 0
 };
 void step(const Step& step);
-void action(int descriptor, const char* what);
+void action(int descriptor, const char* what, const char* detail = "");
 }  // namespace echod::trace

@@ -350,12 +350,27 @@ TEST_CASE("the trace shows each event, each change and what came of it", "[C5]")
   const std::string trace = echod.output();
   INFO(trace);
   std::size_t at = 0;
-  for (const char* const expected :
-       {"batch ",           "event ",    "EVFILT_READ ", ": accepted\n", "change ",
-        "EVFILT_READ ",     "EV_ADD ",   "event ",       "EVFILT_READ ", "received ",
-        "held 3",           "echoing\n", "event ",       "EV_EOF ",      "received 0, sent 3",
-        "ended\n",          "closed\n",  "event ",       "signal 15 ",   "EVFILT_SIGNAL ",
-        "stops listening\n"}) {
+  for (const char* const expected : {"batch ",
+                                     "event ",
+                                     "EVFILT_READ ",
+                                     ": accepted from 127.0.0.1:",
+                                     "change ",
+                                     "EVFILT_READ ",
+                                     "EV_ADD ",
+                                     "event ",
+                                     "EVFILT_READ ",
+                                     "received ",
+                                     "held 3",
+                                     "echoing\n",
+                                     "event ",
+                                     "EV_EOF ",
+                                     "received 0, sent 3",
+                                     "ended\n",
+                                     "closed\n",
+                                     "event ",
+                                     "signal 15 ",
+                                     "EVFILT_SIGNAL ",
+                                     "stops listening\n"}) {
     at = trace.find(expected, at);
     INFO("expected next: " << expected);
     REQUIRE(at != std::string::npos);

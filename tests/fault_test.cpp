@@ -233,7 +233,7 @@ int system::wait(int kqueue, std::span<struct kevent> events, const timespec* ti
 TEST_CASE(
     "an error of accept that is not one client's trouble pauses the listener, and loses nobody",
     "[M4]") {
-  for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EIO, EPERM}) {
+  for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EIO, EINVAL}) {
     faults = {};
     faults.accept_error = error;
     Driver server;
@@ -272,7 +272,7 @@ TEST_CASE("an error of accept that is one client's trouble does not pause the li
 }
 
 TEST_CASE("an error of accept that only a bug can cause ends the program with a message", "[M4]") {
-  for (const int error : {EBADF, EFAULT, EINVAL, ENOTSOCK}) {
+  for (const int error : {EBADF, EFAULT, ENOTSOCK}) {
     faults = {};
     faults.accept_error = error;
     Driver server;
@@ -318,7 +318,7 @@ TEST_CASE("the trace shows a client for which there is no memory", "[C5][M4]") {
   echod::trace::on = faults.no_memory = false;
   const std::string trace = standard_error.read();
   INFO(trace);
-  CHECK(trace.find(": reset, for lack of memory\n") != std::string::npos);
+  CHECK(trace.find(": reset: Cannot allocate memory\n") != std::string::npos);
 }
 
 TEST_CASE("when a client ends for lack of memory, the listener pauses", "[M4]") {

@@ -45,7 +45,7 @@ TEST_CASE("the soft limit of descriptors is raised to the hard one", "[M4]") {
       [&] {
         rlimit raised{};
         ::getrlimit(RLIMIT_NOFILE, &raised);
-        // MacOS has its own maximum, too.
+        // macOS has its own maximum, too.
         return raised.rlim_cur >= std::min<rlim_t>(before.rlim_max, 10240);
       }));
 }
@@ -90,6 +90,7 @@ TEST_CASE("a long line is cut to 512 bytes and keeps its newline", "[C4]") {
 
 TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   const StandardError standard_error;
+  echod::say_waits = false;
   std::size_t before = 0;
   ::fcntl(standard_error.ends[1], F_SETFL, O_NONBLOCK);
   for (ssize_t count = 0;

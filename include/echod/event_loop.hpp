@@ -60,7 +60,8 @@ class EventLoop {
 
  private:
   int kqueue_;
-  // Some 10 KiB. Under load a larger batch saves little: one call for 256 steps is next to nothing.
+  // Some 10 KiB. Under load a larger batch saves little: one call for 256 events is next to
+  // nothing.
   std::array<struct kevent, 256> batch_;
 };
 }  // namespace echod

@@ -5,9 +5,9 @@
 // and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
 // Which events can be stale? None of a client: it waits for one filter, so a batch holds at most
-// one event of it, and no client is closed inside a batch. But the listener's event can follow a
-// signal to stop in the same batch. Therefore the signal is only noted, and the listener is closed
-// after the batch.
+// one event of it, and no client is closed inside a batch. (One that could not be admitted is, but
+// it has no events yet.) But the listener's event can follow a signal to stop in the same batch.
+// Therefore the signal is only noted, and the listener is closed after the batch.
 //
 // A stop, in order: on_signal() notes the time. before_wait() closes the listener and serves each
 // client once. From then on serve() finishes a client as soon as it has nothing to do: all output
@@ -16,10 +16,10 @@
 // remaining ones are reset.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "echod/clients.hpp"
 #include "echod/event_loop.hpp"
@@ -39,26 +39,29 @@ struct TimeLimits {
 class Server final : public EventLoop::Handler {
  public:
   /// Serves the clients of `listener`, each with a copy of `protocol`, while `loop` runs with this
-  /// handler. SIGINT, SIGTERM and SIGHUP (unless it is ignored) stop it. SIGUSR1 and SIGINFO print
-  /// a status line. All stay ignored afterwards. SIGPIPE must be ignored. `loop` must outlive it.
-  /// Throws std::system_error if the kqueue refuses a filter, or no client could be served, and
-  /// std::invalid_argument if `protocol` may hold as much as a read can bring.
+  /// handler. SIGTERM stops it, and SIGINT and SIGHUP do, too, unless they are ignored. SIGUSR1 and
+  /// SIGINFO print a status line. All stay ignored afterwards. SIGPIPE must be ignored. `loop` must
+  /// outlive it. Throws std::system_error if the kqueue refuses a filter, or no client could be
+  /// served, and std::invalid_argument if `protocol` may hold as much as a read can bring.
   Server(EventLoop& loop, Socket listener, Protocol protocol, TimeLimits limits);
   void on_event(const struct kevent& event) override;
   std::optional<Clients::Time> before_wait() override;
 
  private:
+  void watch_signal(int number);
   void on_signal(int number);
   void accept_clients();
-  bool admit(Socket socket);
+  void admit(Socket socket);
+  void note_shortage(int error);
   void pause(int reason);
   void resume();
+  bool switch_listener(unsigned short flag);
   void serve(Connection& client, bool time_is_up = false);
   void stop_listening();
   void close_due_clients();
   [[nodiscard]] Clients::Time next_deadline() const;
   [[nodiscard]] Clients::Time idle_deadline() const;
-  [[nodiscard]] bool stopping() const noexcept { return first_signal_.has_value(); }
+  [[nodiscard]] bool stopping() const noexcept { return !listener_; }
   [[nodiscard]] bool paused() const noexcept { return pause_deadline_ != Clients::never; }
 
   EventLoop& loop_;
@@ -67,9 +70,9 @@ class Server final : public EventLoop::Handler {
   const TimeLimits limits_;
   Clients clients_;
   // All connections share it: they do one step at a time. Larger reads save calls when much is in
-  // flight. From 64 to 128 KiB, this size measured best, and a client that does not read costs no
-  // more than this.
-  std::array<char, std::size_t{112} * 1024> buffer_;
+  // flight. Of the sizes from 64 to 128 KiB, this one measured best, and a client that does not
+  // read costs no more than this. Not an array: main's stack may be small (ulimit -s).
+  std::vector<char> buffer_ = std::vector<char>(std::size_t{112} * 1024);
   int shortage_ = 0;  // the errno, if a client lacked memory or a knote in this batch
   Clients::Time pause_deadline_ = Clients::never;  // when a pause of the listener ends
   Clients::Time next_notice_ = Clients::past;      // when to say again that it pauses

@@ -25,16 +25,16 @@ class Socket {
   /// allow_orderly_end() was called.
   ~Socket();
 
-  /// Listens on the first address of `host` that can be bound (getaddrinfo(3)), with the kernel's
-  /// largest backlog. Port 0 picks a free port. Throws std::runtime_error with address and reason
-  /// (std::system_error if it has an errno).
+  /// Listens on `host`, with the kernel's largest backlog. Tries the addresses of a name in turn,
+  /// getaddrinfo(3), but only past one that this machine does not have. Port 0 picks a free port.
+  /// Throws std::runtime_error with address and reason (std::system_error if it has an errno).
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
   /// What accept() found.
   enum class Outcome : char {
     accepted,     // a client
     queue_empty,  // nobody
     client_gone,  // a client that has gone, or another failure that concerns no other client
-    shortage      // no descriptor, no memory, or an errno that nobody expects here: wait
+    unable        // no descriptor, no memory, or an errno that nobody expects: ask later
   };
   struct Accepted;
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its
@@ -61,9 +61,10 @@ class Socket {
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
-  /// Returns it as text, "127.0.0.1:8080" or "[::1]:8080". If the system does not know it: "an
-  /// unknown address".
+  /// Return the address of this end or of the other end as text: "127.0.0.1:8080" or "[::1]:8080".
+  /// If the system does not know it: "an unknown address".
   [[nodiscard]] std::string local_address() const;
+  [[nodiscard]] std::string peer_address() const;
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   explicit operator bool() const noexcept { return descriptor_ >= 0; }
 
@@ -74,6 +75,6 @@ class Socket {
 struct Socket::Accepted {
   Outcome outcome;
   Socket socket = Socket();  // the client, if it is accepted
-  int error = 0;             // the reason of a shortage
+  int error = 0;             // the errno, if it was unable
 };
 }  // namespace echod

@@ -144,15 +144,19 @@ extern "C" void count_signal(int number) {
 }
 
 int watch_signal(int number) {
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, number);
+  // A signal that is pending came before the watch, so it is not reported: take it away.
+  const timespec now{};
+  while (sigtimedwait(&mask, nullptr, &now) == number) {
+  }
+  signals[number].count = 0;
   struct sigaction action {};
   action.sa_handler = count_signal;
   action.sa_flags = SA_RESTART;
   if (sigaction(number, &action, &signals[number].original) != 0) return errno;
-  sigset_t mask;
-  sigemptyset(&mask);
-  sigaddset(&mask, number);
   sigprocmask(SIG_UNBLOCK, &mask, nullptr);  // A BSD counts blocked signals, too.
-  signals[number].count = 0;                 // A signal that was pending came before the watch.
   return 0;
 }
 
