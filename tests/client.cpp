@@ -58,15 +58,16 @@ Client::Client(std::uint16_t port, const char* host, int buffer) : name_(next_na
   const socklen_t length = fill_address(address, host, port);
   descriptor_ = ::socket(address.ss_family, SOCK_STREAM, 0);
   if (descriptor_ < 0) fail("socket");
-  if (buffer > 0)
+  if (buffer > 0) {
     for (const int name : {SO_RCVBUF, SO_SNDBUF})
       ::setsockopt(descriptor_, SOL_SOCKET, name, &buffer, sizeof buffer);
+  }
   const int on = 1;  // otherwise the last segment waits until the earlier ones are acknowledged
   ::setsockopt(descriptor_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::fcntl(descriptor_, F_SETFD, FD_CLOEXEC);
   ::fcntl(descriptor_, F_SETFL, O_NONBLOCK);
-  int error =
-      ::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) == 0 ? 0 : errno;
+  int error = 0;
+  if (::connect(descriptor_, reinterpret_cast<sockaddr*>(&address), length) != 0) error = errno;
   socklen_t size = sizeof error;
   if (error == EINPROGRESS && ready_within(POLLOUT, patience))
     ::getsockopt(descriptor_, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -85,14 +86,16 @@ Client::~Client() { close(); }
 bool Client::ready_within(short events, std::chrono::milliseconds time) const {
   pollfd entry{descriptor_, events, 0};
   int ready = 0;
-  do ready = ::poll(&entry, 1, static_cast<int>(time.count()));
-  while (ready < 0 && errno == EINTR);
+  do {
+    ready = ::poll(&entry, 1, static_cast<int>(time.count()));
+  } while (ready < 0 && errno == EINTR);
   return ready > 0;
 }
 
 void Client::fail_to(const char* call) const {
   const int error = errno;
-  transcript::note(name_, error == ECONNRESET || error == EPIPE ? "is reset" : "meets an error");
+  const bool is_reset = error == ECONNRESET || error == EPIPE;
+  transcript::note(name_, is_reset ? "is reset" : "meets an error");
   errno = error;
   fail(call);
 }
@@ -174,8 +177,9 @@ bool Client::hears_within(std::chrono::milliseconds time) const {
 /// for them on FreeBSD.
 bool Client::breaks() const {
   const auto start = std::chrono::steady_clock::now();
-  while (std::chrono::steady_clock::now() - start < patience)
+  while (std::chrono::steady_clock::now() - start < patience) {
     if (ready_within(0, std::chrono::milliseconds(10))) return true;
+  }
   return false;
 }
 
@@ -202,9 +206,12 @@ void Client::reset() {
 }
 
 void wait_until_refused(std::uint16_t port) {
-  try {
-    for (;;) const Client client(port);
-  } catch (const std::system_error&) {
+  for (;;) {
+    try {
+      const Client client(port);
+    } catch (const std::system_error&) {
+      return;
+    }
   }
 }
 
@@ -234,8 +241,8 @@ bool StuckClient::has_sent(std::string_view bytes) const {
   if (bytes.size() > sent_) return false;
   for (std::size_t at = 0; at < bytes.size(); at += line_size) {
     const std::string_view line = bytes.substr(at, line_size);
-    if (line != std::string_view(numbered_line(at / line_size)).substr(0, line.size()))
-      return false;
+    const std::string expected = numbered_line(at / line_size);
+    if (line != expected.substr(0, line.size())) return false;
   }
   return true;
 }

@@ -64,9 +64,11 @@ TEST_CASE(
   std::vector<StuckClient> stuck;
   while (stuck.size() < 50) stuck.emplace_back(echod.port(), 20ms);
   Client client(echod.port());
-  for (const auto start = std::chrono::steady_clock::now();
-       std::chrono::steady_clock::now() - start < time_stuck; std::this_thread::sleep_for(100ms))
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - start < time_stuck) {
     CHECK(client.echoes("still here?\n"));
+    std::this_thread::sleep_for(100ms);
+  }
   stuck.clear();
   client.close();
   CHECK(echod.stop() == 0);

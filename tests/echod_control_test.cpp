@@ -59,17 +59,20 @@ TEST_CASE("a single argument of digits is the port", "[C1]") {
 }
 
 TEST_CASE("a bad port is a usage error", "[C1][C6]") {
-  for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"})
+  for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"}) {
     CHECK(complaint({"--", "127.0.0.1", port}) ==
           "echod: the port must be a number from 0 to 65535: '" + port + "'");
+  }
   CHECK(complaint({"127.0.0.1", "-1"}) == "echod: the port must be a number from 0 to 65535: '-1'");
 }
 
 TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
-  for (const std::string seconds : {"0", "86401", "-1", "1.5", "x", ""})
-    for (const char* const option : {"-t", "--timeout"})
+  for (const std::string seconds : {"0", "86401", "-1", "1.5", "x", ""}) {
+    for (const char* const option : {"-t", "--timeout"}) {
       CHECK(complaint({option, seconds}) ==
             "echod: the timeout must be a number from 1 to 86400: '" + seconds + "'");
+    }
+  }
 }
 
 TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors",
@@ -388,12 +391,13 @@ TEST_CASE("with standard error closed, no client receives what is meant for it",
   const std::uint16_t port = free_port();
   const Process echod({.options = {"127.0.0.1", std::to_string(port)}, .closed = true});
   std::optional<Client> client;
-  for (const auto start = std::chrono::steady_clock::now(); !client;
-       std::this_thread::sleep_for(10ms)) {
+  const auto start = std::chrono::steady_clock::now();
+  while (!client) {
     REQUIRE(std::chrono::steady_clock::now() - start < patience);
     try {
       client.emplace(port);
     } catch (const std::system_error&) {  // it does not listen yet
+      std::this_thread::sleep_for(10ms);
     }
   }
   CHECK(client->echoes("a line\n"));

@@ -68,7 +68,9 @@ struct Pipe {
 }  // namespace
 
 TEST_CASE("everything that is ready comes in one batch", "[M1]") {
-  const Pipe first(true), second, silent;
+  const Pipe first(true);
+  const Pipe second;
+  const Pipe silent;
   Recorder recorder;
   recorder.loop.change(first.reader(), EVFILT_READ, EV_ADD);
   recorder.loop.change(second.writer(), EVFILT_WRITE, EV_ADD);
@@ -107,7 +109,8 @@ TEST_CASE("input that is not read is reported again in every batch", "[E4]") {
 }
 
 TEST_CASE("a handler can disable its own filter and enable it again", "[M2]") {
-  const Pipe one(true), other(true);
+  const Pipe one(true);
+  const Pipe other(true);
   Recorder recorder;
   recorder.loop.change(one.reader(), EVFILT_READ, EV_ADD);
   recorder.loop.change(other.reader(), EVFILT_READ, EV_ADD);

@@ -73,11 +73,21 @@ struct Faults {
     ++fatal;
     return true;
   }
+  bool refuse_allocation() {
+    if (!allocations) return false;
+    return no_memory || end_connection(100, {ENOMEM});
+  }
   std::size_t shorten(std::size_t size) { return one_in(3) ? 1 + random() % size : size; }
 };
 
 Faults faults;
 long allocated = 0;  // how many allocations are not freed yet
+
+/// Fails as a system call does.
+int fail_with(int error) {
+  errno = error;
+  return -1;
+}
 
 /// Returns true, or throws when the patience is over.
 struct Patience {
@@ -153,20 +163,21 @@ Client served(Driver& server) {
 
 /// Waits until the connection is ready, then does a step without memory.
 StepResult without_memory(Connection& connection, std::span<char> buffer) {
-  pollfd entry{connection.descriptor(),
-               static_cast<short>(connection.unsent() > 0 ? POLLOUT : POLLIN), 0};
+  const short events = connection.unsent() > 0 ? POLLOUT : POLLIN;
+  pollfd entry{connection.descriptor(), events, 0};
   ::poll(&entry, 1, static_cast<int>(patience.count()));
-  faults.allocations = faults.no_memory = true;
+  faults.allocations = true;
+  faults.no_memory = true;
   const StepResult result = connection.step(buffer);
-  faults.allocations = faults.no_memory = false;
+  faults.allocations = false;
+  faults.no_memory = false;
   return result;
 }
 
 }  // namespace
 
 void* operator new(std::size_t size) {
-  if (faults.allocations && (faults.no_memory || faults.end_connection(100, {ENOMEM})))
-    throw std::bad_alloc();
+  if (faults.refuse_allocation()) throw std::bad_alloc();
   void* const memory = std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
   ++allocated;
@@ -185,8 +196,8 @@ void operator delete(void* memory, std::size_t) noexcept { operator delete(memor
 namespace echod {
 
 ssize_t system::read(int descriptor, void* buffer, std::size_t size) {
-  if (faults.read_error != 0) return errno = std::exchange(faults.read_error, 0), -1;
-  if (faults.no_input) return errno = EAGAIN, -1;
+  if (faults.read_error != 0) return fail_with(std::exchange(faults.read_error, 0));
+  if (faults.no_input) return fail_with(EAGAIN);
   if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {ECONNRESET, ENOBUFS}))
     return -1;
   return ::read(descriptor, buffer, faults.shorten(size));
@@ -194,7 +205,7 @@ ssize_t system::read(int descriptor, void* buffer, std::size_t size) {
 
 ssize_t system::write(int descriptor, const void* bytes, std::size_t size) {
   if (size == 0) throw std::logic_error("a write of nothing");
-  if (faults.writes == 0) return errno = EAGAIN, -1;
+  if (faults.writes == 0) return fail_with(EAGAIN);
   if (faults.writes > 0) --faults.writes;
   if (faults.fail(5, {EINTR, EAGAIN}) || faults.end_connection(2000, {EPIPE, ENOBUFS})) return -1;
   if (faults.write_most != 0) size = std::min(size, faults.write_most);
@@ -203,7 +214,7 @@ ssize_t system::write(int descriptor, const void* bytes, std::size_t size) {
 
 int system::accept(int descriptor) {
   ++faults.accepts;
-  if (faults.accept_error != 0) return errno = faults.accept_error, -1;
+  if (faults.accept_error != 0) return fail_with(faults.accept_error);
   if (faults.fail(5, {EINTR, EAGAIN, ECONNABORTED})) return -1;
   if (faults.fail(100, {EMFILE, ENFILE, ENOBUFS, ENOMEM, EIO})) return -1;
   return ::accept(descriptor, nullptr, nullptr);
@@ -216,13 +227,13 @@ int system::poll(pollfd& entry) {
 
 /// At random, only EV_ADD fails, because only a new knote needs memory.
 int system::change(int kqueue, const struct kevent& change) {
-  if (faults.no_knote && change.filter == EVFILT_WRITE) return errno = ENOMEM, -1;
+  if (faults.no_knote && change.filter == EVFILT_WRITE) return fail_with(ENOMEM);
   if ((change.flags & EV_ADD) != 0 && faults.end_connection(200, {ENOMEM})) return -1;
   return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
 }
 
 int system::wait(int kqueue, std::span<struct kevent> events, const timespec* time) {
-  if (faults.wait_error != 0) return errno = faults.wait_error, -1;
+  if (faults.wait_error != 0) return fail_with(faults.wait_error);
   if (faults.fail(10, {EINTR})) return -1;
   return ::kevent(kqueue, nullptr, 0, events.data(),
                   static_cast<int>(faults.shorten(events.size())), time);
@@ -313,9 +324,11 @@ TEST_CASE("the trace shows a client for which there is no memory", "[C5][M4]") {
   const Client client(server.port());
   const Patience waits;
   const StandardError standard_error;
-  echod::trace::on = faults.no_memory = true;
+  echod::trace::on = true;
+  faults.no_memory = true;
   server.run([&] { return waits() && !client.hears_within(0ms); });
-  echod::trace::on = faults.no_memory = false;
+  echod::trace::on = false;
+  faults.no_memory = false;
   const std::string trace = standard_error.read();
   INFO(trace);
   CHECK(trace.find(": reset: Cannot allocate memory\n") != std::string::npos);

@@ -51,8 +51,9 @@ Outcome feed(std::string_view input, const std::vector<std::size_t>& cuts = {},
 bool any_split_gives(const std::string& input, const Outcome& expected) {
   for (unsigned cut_set = 0; cut_set < 1U << (input.size() - 1); ++cut_set) {
     std::vector<std::size_t> cuts;
-    for (std::size_t i = 1; i < input.size(); ++i)
+    for (std::size_t i = 1; i < input.size(); ++i) {
       if ((cut_set >> (i - 1) & 1U) != 0) cuts.push_back(i);
+    }
     if (feed(input, cuts) != expected) return false;
   }
   return true;
@@ -70,8 +71,9 @@ std::string repeated(std::string_view text, std::size_t size) {
 
 TEST_CASE("a complete line is answered byte for byte, with its ending", "[E1]") {
   std::string every_byte;
-  for (int byte = 0; byte < 256; ++byte)
+  for (int byte = 0; byte < 256; ++byte) {
     if (byte != '\n') every_byte += static_cast<char>(byte);
+  }
   for (const std::string& lines :
        {std::string("hello\n"), std::string("one\ntwo\r\nthree\n"), every_byte + "\n"})
     CHECK(feed(lines, {}, false) == Outcome{lines});
@@ -130,10 +132,12 @@ TEST_CASE("an empty line closes, and neither it nor what follows is answered", "
 TEST_CASE("a line of white space counts as empty, wherever it is", "[E3]") {
   CHECK(feed("a\n \t\v\f\r\nb\n") == Outcome{"a\n", true});
   const std::string lines = repeated("ab\n", 900);
-  for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"})
-    for (std::size_t before = 0; before <= lines.size(); before += 3)
-      REQUIRE(feed(lines.substr(0, before) + empty + lines) ==
-              Outcome{lines.substr(0, before), true});
+  for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"}) {
+    for (std::size_t size = 0; size <= lines.size(); size += 3) {
+      const std::string before = lines.substr(0, size);
+      REQUIRE(feed(before + empty + lines) == Outcome{before, true});
+    }
+  }
 }
 
 TEST_CASE("a line with anything else in it does not count as empty", "[E3]") {
@@ -189,9 +193,10 @@ TEST_CASE("short lines may follow a line that passed through or was held", "[E2]
   const std::string lines = repeated("abc\n", 2400);
   for (const std::string& first :
        {std::string(limit + 3, 'x') + "yz\n", std::string(limit + 3, ' ') + "  \n",
-        std::string(limit - 5, 'x') + "y\n"})
-    CHECK(feed(first + lines + std::string(300, 'h'), {first.size() - 3}, false) ==
-          Outcome{first + lines});
+        std::string(limit - 5, 'x') + "y\n"}) {
+    const std::string input = first + lines + std::string(300, 'h');
+    CHECK(feed(input, {first.size() - 3}, false) == Outcome{first + lines});
+  }
   const std::string held = std::string(limit - 100, 'x') + "y\n" + lines;
   CHECK(feed(held + std::string(6000, ' ') + "\n", {limit - 100}) == Outcome{held, true});
   CHECK(feed(std::string(300, ' ') + "\n" + lines, {200}) == Outcome{"", true});
@@ -199,10 +204,14 @@ TEST_CASE("short lines may follow a line that passed through or was held", "[E2]
 
 TEST_CASE("how the input was split does not matter at the limit", "[E2][E3]") {
   for (const std::size_t length : {limit - 2, limit - 1, limit, limit + 1}) {
-    const std::string input = "a\n" + std::string(length, 'x') + "\nb\n\nc";
-    for (std::size_t first = limit - 4; first <= limit + 6; ++first)
-      for (std::size_t second = first; second <= limit + 6; ++second)
-        REQUIRE(feed(input, {std::min(first, input.size()), std::min(second, input.size())}) ==
-                Outcome{input.substr(0, length + 5), true});
+    const std::string echo = "a\n" + std::string(length, 'x') + "\nb\n";
+    const std::string input = echo + "\nc";
+    for (std::size_t first = limit - 4; first <= limit + 6; ++first) {
+      for (std::size_t second = first; second <= limit + 6; ++second) {
+        const std::vector<std::size_t> cuts{std::min(first, input.size()),
+                                            std::min(second, input.size())};
+        REQUIRE(feed(input, cuts) == Outcome{echo, true});
+      }
+    }
   }
 }

@@ -24,11 +24,10 @@ namespace {
 }
 
 [[noreturn]] void become(const Start& start, char* const* argv, int output) {
-  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (start.closed)
-      ::close(descriptor);
-    else if (descriptor != STDIN_FILENO)
-      ::dup2(output, descriptor);
+  ::dup2(output, STDOUT_FILENO);
+  ::dup2(output, STDERR_FILENO);
+  if (start.closed) {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(descriptor);
   }
   const rlimit limit{start.descriptors, start.descriptors};
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
@@ -42,6 +41,11 @@ namespace {
   _exit(127);
 }
 
+std::string path_of_echod() {
+  const char* const named = std::getenv("ECHOD");
+  return named != nullptr ? named : ECHOD_PATH;
+}
+
 Start on_free_port(Start start) {
   start.options.insert(start.options.end(), {"127.0.0.1", "0"});
   return start;
@@ -50,10 +54,7 @@ Start on_free_port(Start start) {
 }  // namespace
 
 Process::Process(const Start& start) {
-  const char* const named = std::getenv("ECHOD");
-  std::vector<std::string> words{!start.program.empty() ? start.program
-                                 : named != nullptr     ? named
-                                                        : ECHOD_PATH};
+  std::vector<std::string> words{start.program.empty() ? path_of_echod() : start.program};
   words.insert(words.end(), start.options.begin(), start.options.end());
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
@@ -94,18 +95,17 @@ bool Process::read_more() {
 }
 
 std::string Process::line() {
-  std::size_t end = 0;
-  while ((end = unread_.find('\n')) == std::string::npos && read_more()) {
-  }
+  std::size_t end = unread_.find('\n');
+  while (end == std::string::npos && read_more()) end = unread_.find('\n');
   std::string line = unread_.substr(0, end);
-  unread_.erase(0, end == std::string::npos ? end : end + 1);
+  unread_.erase(0, end);
+  if (!unread_.empty()) unread_.erase(0, 1);  // the newline
   return line;
 }
 
 std::string Process::line_with(const std::string& text) {
-  std::string found;
-  do found = line();
-  while (!found.empty() && found.find(text) == std::string::npos);
+  std::string found = line();
+  while (!found.empty() && found.find(text) == std::string::npos) found = line();
   return found;
 }
 
@@ -118,8 +118,9 @@ std::string Process::output() {
 int Process::wait() {
   output();
   int status = 0;
-  while (::wait4(pid_, &status, 0, &used_) < 0)
+  while (::wait4(pid_, &status, 0, &used_) < 0) {
     if (errno != EINTR) fail("wait4");
+  }
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
@@ -139,10 +140,13 @@ double Process::cpu_seconds() const {
 /// Does not use ru_maxrss. That also counts the time between fork and exec, when the process is a
 /// copy of the test.
 double Process::peak_kilobytes() const {
+  if (sanitized) return 0;
   double kilobytes = 0;
+  std::string word;
   std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
-  for (std::string word; !sanitized && status >> word;)
+  while (status >> word) {
     if (word == "VmHWM:") status >> kilobytes;
+  }
   return kilobytes;
 }
 

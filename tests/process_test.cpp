@@ -91,11 +91,14 @@ TEST_CASE("a long line is cut to 512 bytes and keeps its newline", "[C4]") {
 TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   const StandardError standard_error;
   echod::say_waits = false;
+  const std::string much(4096, 'x');
   std::size_t before = 0;
   ::fcntl(standard_error.ends[1], F_SETFL, O_NONBLOCK);
-  for (ssize_t count = 0;
-       (count = ::write(standard_error.ends[1], std::string(4096, 'x').data(), 4096)) > 0;)
+  ssize_t count = ::write(standard_error.ends[1], much.data(), much.size());
+  while (count > 0) {
     before += static_cast<std::size_t>(count);
+    count = ::write(standard_error.ends[1], much.data(), much.size());
+  }
   ::fcntl(standard_error.ends[1], F_SETFL, 0);
   say("this would wait");
   CHECK(standard_error.read() == std::string(before, 'x'));

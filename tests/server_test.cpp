@@ -29,8 +29,10 @@ namespace {
 int send_until_cut_off(Client& client) {
   try {
     const auto start = std::chrono::steady_clock::now();
-    for (; std::chrono::steady_clock::now() - start < patience; client.hears_within(1ms))
+    while (std::chrono::steady_clock::now() - start < patience) {
       client.send("x");
+      client.hears_within(1ms);
+    }
     return 0;
   } catch (const std::system_error& error) {
     return error.code().value();
@@ -123,7 +125,10 @@ TEST_CASE("bytes received give a client its time again, and no other client", "[
   Client active(server.port());
   while (!silent.hears_within(50ms)) active.send("x");  // an unfinished line, so nothing comes back
   CHECK(silent.receive_all().empty());
-  for (int i = 0; i < 20; ++i) CHECK_FALSE((active.send("x"), active.hears_within(50ms)));
+  for (int i = 0; i < 20; ++i) {
+    active.send("x");
+    CHECK_FALSE(active.hears_within(50ms));
+  }
   active.send("\n");
   CHECK(active.receive(1) == "x");
 }

@@ -31,6 +31,7 @@ inline void wait_for_input(const echod::Socket& socket) {
     throw std::runtime_error("no input");
 }
 
+/// Accepts a client, and waits for it if it has not arrived yet.
 inline echod::Socket accept_from(echod::Socket& listener) {
   wait_for_input(listener);
   return std::move(listener.accept().socket);
@@ -64,8 +65,9 @@ class ServerProcess {
                          echod::Socket listener = echod::Socket::listen("127.0.0.1", 0))
       : port_(port_of(listener)) {
     int ready[2];
-    if (::pipe(ready) != 0 || (pid_ = ::fork()) < 0)
-      throw std::runtime_error("no process for a server");
+    if (::pipe(ready) != 0) throw std::runtime_error("no pipe for a server");
+    pid_ = ::fork();
+    if (pid_ < 0) throw std::runtime_error("no process for a server");
     if (pid_ == 0) {
       std::signal(SIGPIPE, SIG_IGN);
       LocalServer local(limits, std::move(listener));
@@ -94,10 +96,12 @@ class ServerProcess {
   /// Waits until it ends. Returns 0 after a stop.
   int wait() {
     int status = -1;
-    for (const auto start = std::chrono::steady_clock::now();
-         ::waitpid(pid_, &status, WNOHANG) == 0; ::usleep(1000))
+    const auto start = std::chrono::steady_clock::now();
+    while (::waitpid(pid_, &status, WNOHANG) == 0) {
       if (std::chrono::steady_clock::now() - start > patience)
         throw std::runtime_error("the server does not end");
+      ::usleep(1000);
+    }
     pid_ = -1;
     return status;
   }

@@ -20,14 +20,17 @@ using Random = std::mt19937_64;
 std::size_t up_to(Random& random, std::size_t most) { return random() % (most + 1); }
 bool one_in(Random& random, unsigned n) { return random() % n == 0; }
 
-/// Returns a line with its ending. Most lines are short, and a few are long or blank.
+/// Most lines are short. Some are about as long as echod holds, and some are longer.
+std::size_t random_length(Random& random) {
+  if (one_in(random, 60)) return 65530 + up_to(random, 12);
+  if (one_in(random, 40)) return up_to(random, 200'000);
+  return up_to(random, 120);
+}
+
+/// Returns a line with its ending. A few lines are blank.
 std::string random_line(Random& random) {
-  const std::size_t around_limit = 65530 + up_to(random, 12);
-  const std::size_t length = one_in(random, 60)   ? around_limit
-                             : one_in(random, 40) ? up_to(random, 200'000)
-                                                  : up_to(random, 120);
   const bool blank = one_in(random, 15);
-  std::string line(length, ' ');
+  std::string line(random_length(random), ' ');
   for (char& byte : line)
     byte = blank ? " \t\r"[random() % 3] : static_cast<char>('!' + random() % 90);
   return line + (one_in(random, 4) ? "\r\n" : "\n");
@@ -56,19 +59,23 @@ struct Sessions::Session {
     echo_of_complete = echo_of(input).size();
     if (one_in(random, 2)) input += "unterminated";
     expected = echo_of(input);
-    end = one_in(random, 6) ? End::reset : one_in(random, 10) ? End::close : End::half_close;
+    if (one_in(random, 6))
+      end = End::reset;
+    else if (one_in(random, 10))
+      end = End::close;
     reads = end == End::half_close || one_in(random, 2);
     patient = end == End::half_close && one_in(random, 2);
 
     descriptor = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (descriptor < 0)
+      throw std::runtime_error(std::string("no descriptor: ") + std::strerror(errno));
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(port);
     const int small = 32768;
     if (one_in(random, 3)) ::setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    if (descriptor < 0 ||
-        ::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    if (::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
       throw std::runtime_error(std::string("a client cannot connect: ") + std::strerror(errno));
     ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
     ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
@@ -83,8 +90,9 @@ struct Sessions::Session {
   /// Sends a random piece. Returns false if the connection is broken.
   bool send_some(Random& random) {
     if (sent == input.size() || waits_for_echo()) return true;
-    const std::size_t rest = (patient && sent < complete ? complete : input.size()) - sent;
-    const std::size_t size = one_in(random, 3) ? rest : std::min(rest, 1 + up_to(random, 2000));
+    const std::size_t stop = patient && sent < complete ? complete : input.size();
+    std::size_t size = stop - sent;
+    if (!one_in(random, 3)) size = std::min(size, 1 + up_to(random, 2000));
     const ssize_t count = ::write(descriptor, input.data() + sent, size);
     if (count < 0) return errno == EAGAIN;
     sent += static_cast<std::size_t>(count);

@@ -59,8 +59,8 @@ int main(int argc, char** argv) {
     }
     say();
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atol(argv[1]));
-    for (auto report = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-         std::chrono::steady_clock::now() < end;) {
+    auto report = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (std::chrono::steady_clock::now() < end) {
       clients.step(std::numeric_limits<std::uint64_t>::max());
       if (clients.resets() > 0) throw std::runtime_error("a client was reset");
       if (std::chrono::steady_clock::now() < report) continue;

@@ -64,7 +64,8 @@ extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo
   if (std::string(name) == "no-such-host.test") return EAI_NONAME;
   if (std::string(name) != "two-addresses.test") return real(name, service, req, pai);
   const int status = real("192.0.2.1", service, req, pai);
-  return status != 0 ? status : real("127.0.0.1", service, req, &(*pai)->ai_next);
+  if (status != 0) return status;
+  return real("127.0.0.1", service, req, &(*pai)->ai_next);
 }
 
 TEST_CASE("a listener on port 0 has a real port and tells it", "[C1][C2]") {
@@ -209,8 +210,11 @@ TEST_CASE("write returns how much the kernel takes, then EAGAIN", "[M2]") {
   Pair pair;
   const std::string much(1 << 20, 'x');
   std::size_t total = 0;
-  ssize_t count = 0;
-  while ((count = pair.accepted.write(much)) > 0) total += static_cast<std::size_t>(count);
+  ssize_t count = pair.accepted.write(much);
+  while (count > 0) {
+    total += static_cast<std::size_t>(count);
+    count = pair.accepted.write(much);
+  }
   CHECK(errno == EAGAIN);
   CHECK(pair.client.receive(total).size() == total);
 }
@@ -256,7 +260,9 @@ TEST_CASE("a Socket closes its descriptor, and one that was moved from does not"
   errno = ERANGE;
   heir = Socket();
   CHECK(errno == ERANGE);
-  { const Socket closed(1'000'000); }  // close(2) fails
+  {
+    const Socket closed(1'000'000);  // close(2) fails
+  }
   CHECK(errno == ERANGE);
   CHECK_FALSE(heir);
   CHECK(::fcntl(descriptor, F_GETFD) == -1);

@@ -26,8 +26,8 @@ struct StandardError {
   /// Returns what is in the pipe.
   std::string read() const {
     std::string text(1 << 20, '\0');
-    text.resize(
-        static_cast<std::size_t>(std::max<ssize_t>(::read(ends[0], text.data(), text.size()), 0)));
+    const ssize_t count = ::read(ends[0], text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
     return text;
   }
 };

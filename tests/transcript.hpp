@@ -8,17 +8,19 @@
 #include <string_view>
 
 namespace transcript {
+inline std::string visible(char byte) {
+  if (byte == '\n') return "\\n";
+  if (byte == '\r') return "\\r";
+  if (byte >= ' ' && byte <= '~') return {byte};
+  char code[5];
+  std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(byte));
+  return code;
+}
+
 /// Returns at most the first 60 bytes, in quotes and on one line.
 inline std::string quoted(std::string_view bytes) {
   std::string text = "\"";
-  for (const char byte : bytes.substr(0, 60)) {
-    char code[5];
-    std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(byte));
-    text += byte == '\n'                 ? "\\n"
-            : byte == '\r'               ? "\\r"
-            : byte >= ' ' && byte <= '~' ? std::string(1, byte)
-                                         : std::string(code);
-  }
+  for (const char byte : bytes.substr(0, 60)) text += visible(byte);
   return text + "\"";
 }
 

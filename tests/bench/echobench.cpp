@@ -86,9 +86,9 @@ class Run final : public echod::EventLoop::Handler {
   Clock::time_point end;
 
   void add(Pinger& pinger) {
-    by_descriptor_.resize(
-        std::max(by_descriptor_.size(), static_cast<std::size_t>(pinger.descriptor()) + 1));
-    by_descriptor_[static_cast<std::size_t>(pinger.descriptor())] = &pinger;
+    const auto descriptor = static_cast<std::size_t>(pinger.descriptor());
+    if (descriptor >= by_descriptor_.size()) by_descriptor_.resize(descriptor + 1);
+    by_descriptor_[descriptor] = &pinger;
   }
   void on_event(const struct kevent& event) override {
     by_descriptor_[event.ident]->on_event(event);
@@ -120,9 +120,9 @@ void greet(echod::Socket& idler) {
   char echo[2];
   errno = 0;  // end-of-file does not set it
   if (idler.write("i\n") == 2 && ::recv(idler.descriptor(), echo, 2, MSG_WAITALL) == 2) return;
+  if (errno != EAGAIN) throw std::runtime_error("the server has closed an idle connection");
   throw std::runtime_error(
-      errno == EAGAIN ? "an idle connection got no echo in 10 s: is the server out of descriptors?"
-                      : "the server has closed an idle connection");
+      "an idle connection got no echo in 10 s: is the server out of descriptors?");
 }
 
 /// Returns whether the connection is open and has no input.
@@ -170,9 +170,10 @@ void measure(const Load& load, const std::string& address, const std::string& po
   echod::EventLoop loop;
   Run run;
   run.end = Clock::now() + std::chrono::seconds(load.warm_up);
-  for (echod::Socket& socket : sockets)
-    run.add(run.pingers.emplace_back(loop, std::move(socket),
-                                     texts[run.pingers.size() % texts.size()], times));
+  for (echod::Socket& socket : sockets) {
+    const std::string& text = texts[run.pingers.size() % texts.size()];
+    run.add(run.pingers.emplace_back(loop, std::move(socket), text, times));
+  }
   if (load.warm_up > 0) loop.run(run);
   times.clear();
   for (Pinger& pinger : run.pingers) pinger.forget_rounds();
@@ -203,6 +204,11 @@ void measure(const Load& load, const std::string& address, const std::string& po
   std::exit(64);
 }
 
+int print_help() {
+  const bool printed = std::printf("%s%s", usage, help) >= 0 && std::fflush(stdout) == 0;
+  return printed ? 0 : 1;
+}
+
 unsigned long number(const std::string& name, const char* text, unsigned long least,
                      unsigned long most) {
   char* end = nullptr;
@@ -217,9 +223,11 @@ unsigned long number(const std::string& name, const char* text, unsigned long le
 
 int main(int argc, char** argv) {
   Load load;
-  for (int letter; (letter = getopt(argc, argv, "hc:b:p:i:s:w:")) != -1;) {
+  const char* const options = "hc:b:p:i:s:w:";
+  for (int letter = getopt(argc, argv, options); letter != -1;
+       letter = getopt(argc, argv, options)) {
     switch (letter) {
-      case 'h': return std::printf("%s%s", usage, help) < 0 || std::fflush(stdout) != 0 ? 1 : 0;
+      case 'h': return print_help();
       case 'c': load.connections = number("-c", optarg, 1, 100'000); break;
       case 'b': load.bytes = number("-b", optarg, 2, 1'000'000); break;
       case 'p': load.lines = number("-p", optarg, 1, 100'000); break;
@@ -240,9 +248,9 @@ int main(int argc, char** argv) {
       measure(load, "127.0.0.1", std::to_string(server.port()), server.pid());
       return 0;
     }
-    const pid_t pid = arguments.size() == 3
-                          ? static_cast<pid_t>(number("pid", arguments[2].c_str(), 1, 100'000'000))
-                          : 0;
+    pid_t pid = 0;
+    if (arguments.size() == 3)
+      pid = static_cast<pid_t>(number("pid", arguments[2].c_str(), 1, 100'000'000));
     if (pid > 0 && cpu_of(pid) < 0)
       throw std::runtime_error("cannot read the CPU time of process " + arguments[2]);
     number("port", arguments[1].c_str(), 1, 65'535);  // getaddrinfo accepts 99999

@@ -38,8 +38,8 @@ echod::Socket connect_to(const std::string& address, const std::string& port) {
     ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK);
     return socket;
   }
-  fail("connect to " + address + ":" + port +
-       (errno == EADDRNOTAVAIL ? " (no local port is left)" : ""));
+  const char* const hint = errno == EADDRNOTAVAIL ? " (no local port is left)" : "";
+  fail("connect to " + address + ":" + port + hint);
 }
 
 Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& text,
@@ -50,7 +50,8 @@ Pinger::Pinger(echod::EventLoop& loop, echod::Socket socket, const std::string& 
 }
 
 void Pinger::start() {
-  sent_ = received_ = 0;
+  sent_ = 0;
+  received_ = 0;
   started_ = std::chrono::steady_clock::now();
   send();
 }
@@ -87,6 +88,6 @@ void Pinger::on_event(const struct kevent& event) {
 }
 
 float Pinger::waiting() const {
-  return std::chrono::duration<float, std::micro>(std::chrono::steady_clock::now() - started_)
-      .count();
+  const auto time = std::chrono::steady_clock::now() - started_;
+  return std::chrono::duration<float, std::micro>(time).count();
 }
