@@ -1,5 +1,6 @@
 // The rules of kqueue that echod relies on, each as a small program. To learn them, read from top
-// to bottom.
+// to bottom. kqueue_helpers.hpp has Kqueue, whose change() and wait() each call kevent(2) once, and
+// makes pipes and connections.
 //
 // Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in
 // src/linux. Where the systems differ, a case says so and checks what they have in common.
@@ -7,10 +8,8 @@
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,8 +26,7 @@
 #include <vector>
 
 #include "catch.hpp"
-
-namespace {
+#include "kqueue_helpers.hpp"
 
 #ifdef __linux__
 // The adapter reports data 1 and fflags 0 for every descriptor.
@@ -36,165 +34,6 @@ constexpr bool real_kqueue = false;
 #else
 constexpr bool real_kqueue = true;
 #endif
-
-using Event = struct kevent;
-using Events = std::vector<Event>;
-
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) { REQUIRE(number >= 0); }
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~Descriptor() { close(); }
-  void close() {
-    if (number_ >= 0) ::close(std::exchange(number_, -1));
-  }
-  operator int() const { return number_; }
-
- private:
-  int number_;
-};
-
-struct Kqueue {
-  Descriptor descriptor{::kqueue()};
-
-  /// Makes one change, with no room for events. Returns 0, or the errno if it fails.
-  int change(std::intptr_t ident, short filter, unsigned short flags, std::int64_t data = 0,
-             void* udata = nullptr) {
-    Event change;
-    EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, data, udata);
-    return ::kevent(descriptor, &change, 1, nullptr, 0, nullptr) == 0 ? 0 : errno;
-  }
-
-  /// Waits at most `milliseconds` for events, with room for `room` of them.
-  Events wait(int milliseconds, int room = 16) {
-    Events events(static_cast<std::size_t>(room));
-    const timespec time{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
-    const int count = ::kevent(descriptor, nullptr, 0, events.data(), room, &time);
-    REQUIRE(count >= 0);
-    REQUIRE(count <= room);
-    events.resize(static_cast<std::size_t>(count));
-    return events;
-  }
-  /// Waits until something is ready. Only a failing test waits the whole minute.
-  Events wait() { return wait(60'000); }
-  Events ready_now() { return wait(0); }
-};
-
-struct Pair {
-  Descriptor first;
-  Descriptor second;
-};
-
-Pair pipe_pair() {  // `first` is the end to read from.
-  int ends[2];
-  REQUIRE(::pipe(ends) == 0);
-  return {Descriptor(ends[0]), Descriptor(ends[1])};
-}
-
-struct Listener {
-  Descriptor descriptor{::socket(AF_INET, SOCK_STREAM, 0)};
-  sockaddr_in address{};
-
-  Listener() {
-    socklen_t size = sizeof address;
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(::bind(descriptor, reinterpret_cast<sockaddr*>(&address), size) == 0);
-    REQUIRE(::listen(descriptor, 16) == 0);
-    REQUIRE(::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  }
-  Descriptor connect() const {
-    Descriptor client(::socket(AF_INET, SOCK_STREAM, 0));
-    REQUIRE(::connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-    return client;
-  }
-};
-
-Pair tcp_pair() {  // `first` is non-blocking. It is the one to watch.
-  const Listener listener;
-  Descriptor client = listener.connect();
-  Descriptor accepted(::accept(listener.descriptor, nullptr, nullptr));
-  REQUIRE(::fcntl(accepted, F_SETFL, O_NONBLOCK) == 0);
-  return {std::move(accepted), std::move(client)};
-}
-
-void send(int descriptor, const std::string& bytes) {
-  REQUIRE(::write(descriptor, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
-}
-
-std::string receive(int descriptor) {
-  char buffer[4096];
-  const ssize_t count = ::read(descriptor, buffer, sizeof buffer);
-  return {buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0))};
-}
-
-/// Fills the send buffer of a non-blocking socket, so that it is not ready for writing until the
-/// other end reads.
-void fill(int descriptor) {
-  std::signal(SIGPIPE, SIG_IGN);
-  const std::string much(1 << 16, 'x');
-  while (::write(descriptor, much.data(), much.size()) > 0) {
-  }
-  REQUIRE(errno == EAGAIN);
-}
-
-void reset(Descriptor& descriptor) {
-  const linger at_once{1, 0};
-  REQUIRE(::setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
-  descriptor.close();
-}
-
-/// Checks only `ident` and `filter`. On macOS, `flags` also holds the actions of the filter, such
-/// as EV_ADD.
-void check_one(const Events& events, std::intptr_t ident, short filter) {
-  REQUIRE(events.size() == 1);
-  CHECK(events[0].ident == static_cast<std::uintptr_t>(ident));
-  CHECK(events[0].filter == filter);
-}
-
-/// Runs a signal handler ten times a second, so that a kevent call that waits ends with EINTR.
-class Interruptions {
- public:
-  Interruptions() {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};
-    REQUIRE(::sigaction(SIGALRM, &action, nullptr) == 0);
-    const itimerval often{{0, 100'000}, {0, 100'000}};
-    REQUIRE(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
-  }
-  Interruptions(const Interruptions&) = delete;
-  Interruptions& operator=(const Interruptions&) = delete;
-  ~Interruptions() {
-    const itimerval never{};
-    ::setitimer(ITIMER_REAL, &never, nullptr);
-  }
-};
-
-/// Returns the lowest free descriptor number.
-int next_descriptor() {
-  const int next = ::dup(STDERR_FILENO);
-  ::close(next);
-  return next;
-}
-
-/// Closes `old` and gives its number to `replacement`, as the kernel does for the next descriptor
-/// after a close.
-void reuse_number(Descriptor& old, Descriptor replacement) {
-  const int number = old;
-  old.close();
-  if (replacement == number) {
-    old = std::move(replacement);
-    return;
-  }
-  old = Descriptor(::fcntl(replacement, F_DUPFD, number));
-  REQUIRE(old == number);
-}
-
-}  // namespace
 
 // Reading
 
@@ -345,8 +184,8 @@ TEST_CASE("two filters on one descriptor are two events, each with its own udata
   int reading = 0;
   int writing = 0;
   Kqueue kq;
-  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, 0, &reading) == 0);
-  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD, 0, &writing) == 0);
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, &reading) == 0);
+  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD, &writing) == 0);
   send(peer, "x");
   Events events = kq.wait();
   while (events.size() < 2) events = kq.wait();
@@ -357,9 +196,13 @@ TEST_CASE("two filters on one descriptor are two events, each with its own udata
   CHECK(events[0].filter != events[1].filter);
 }
 
-TEST_CASE("filters are small negative numbers, not bit flags") {
-  CHECK((EVFILT_WRITE & EVFILT_READ) != 0);
-  CHECK(EVFILT_READ < 0);
+// They are negative on FreeBSD and macOS, and 0 and 1 on NetBSD. So `filter & EVFILT_READ` holds for
+// both, or for neither.
+TEST_CASE("a filter is a number to compare, not a bit") {
+  const bool bit_of_read = (EVFILT_READ & EVFILT_READ) != 0;
+  const bool bit_of_write = (EVFILT_WRITE & EVFILT_READ) != 0;
+  CHECK(bit_of_read == bit_of_write);
+  CHECK(EVFILT_READ != EVFILT_WRITE);
 }
 
 TEST_CASE("a disabled filter reports nothing until it is enabled") {
@@ -413,25 +256,13 @@ TEST_CASE("every change overwrites udata") {
   int other = 0;
   send(writer, "x");
   Kqueue kq;
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD, 0, &one) == 0);
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD, &one) == 0);
   CHECK(kq.ready_now().at(0).udata == &one);
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD, 0, &other) == 0);
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD, &other) == 0);
   CHECK(kq.ready_now().at(0).udata == &other);
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ENABLE, 0, nullptr) == 0);
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ENABLE, nullptr) == 0);
   CHECK(kq.ready_now().at(0).udata == nullptr);
 }
-
-#ifdef EV_ONESHOT  // The adapter does not have it.
-TEST_CASE("a one-shot filter is deleted after its event") {
-  const auto [reader, writer] = pipe_pair();
-  send(writer, "x");
-  Kqueue kq;
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD | EV_ONESHOT) == 0);
-  CHECK(kq.ready_now().size() == 1);
-  CHECK(kq.ready_now().empty());
-  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
-}
-#endif
 
 // Filters that no longer exist
 
@@ -469,42 +300,6 @@ TEST_CASE("deleting one filter of a descriptor does not delete the other") {
   check_one(kq.wait(), socket, EVFILT_READ);
 }
 
-TEST_CASE("EV_DELETE ignores fflags and data") {
-  const auto [reader, writer] = pipe_pair();
-  Kqueue kq;
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_DELETE, 1,
-         5, nullptr);
-  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == 0);
-  send(writer, "x");
-  CHECK(kq.ready_now().empty());
-}
-
-TEST_CASE("EV_ADD with EV_DELETE deletes a filter that exists") {
-  const auto [reader, writer] = pipe_pair();
-  Kqueue kq;
-  send(writer, "x");
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_DELETE) == 0);
-  CHECK(kq.ready_now().empty());
-  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
-}
-
-// If the filter does not exist, the systems differ. FreeBSD adds it and ignores EV_DELETE. macOS
-// ignores EV_ADD, and the change fails with ENOENT. The adapter adds it and deletes it.
-TEST_CASE("EV_ADD with EV_DELETE on a new descriptor does not prevent a later EV_ADD") {
-  const auto [reader, writer] = pipe_pair();
-  Kqueue kq;
-  send(writer, "x");
-  const int error = kq.change(reader, EVFILT_READ, EV_ADD | EV_DELETE);
-  CHECK((error == 0 || error == ENOENT));
-  if (!real_kqueue) CHECK(error == 0);
-  if (!real_kqueue) CHECK(kq.ready_now().empty());
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  check_one(kq.ready_now(), reader, EVFILT_READ);
-}
-
 TEST_CASE("a closed descriptor cannot be watched") {
   Kqueue kq;
   auto [reader, writer] = pipe_pair();
@@ -524,24 +319,6 @@ TEST_CASE("closing a descriptor deletes its filters") {
   CHECK(kq.wait(50).empty());
 }
 
-TEST_CASE("a new kqueue has none of the filters of an earlier one") {
-  const auto [reader, writer] = pipe_pair();
-  std::signal(SIGUSR1, SIG_IGN);
-  send(writer, "x");
-  {
-    Kqueue earlier;
-    REQUIRE(earlier.change(reader, EVFILT_READ, EV_ADD) == 0);
-    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-    ::kill(::getpid(), SIGUSR1);
-  }
-  Kqueue kq;
-  CHECK(kq.ready_now().empty());
-  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
-  CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == ENOENT);
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  check_one(kq.ready_now(), reader, EVFILT_READ);
-}
-
 TEST_CASE("the next owner of a descriptor number inherits nothing") {
   for (const bool disabled : {false, true}) {
     auto [socket, peer] = tcp_pair();
@@ -549,33 +326,22 @@ TEST_CASE("the next owner of a descriptor number inherits nothing") {
     int old = 0;
     int fresh = 0;
     Kqueue kq;
-    REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, 0, &old) == 0);
-    REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD, 0, &old) == 0);
+    REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, &old) == 0);
+    REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD, &old) == 0);
     if (disabled) {
-      REQUIRE(kq.change(socket, EVFILT_READ, EV_DISABLE, 0, &old) == 0);
-      REQUIRE(kq.change(socket, EVFILT_WRITE, EV_DISABLE, 0, &old) == 0);
+      REQUIRE(kq.change(socket, EVFILT_READ, EV_DISABLE, &old) == 0);
+      REQUIRE(kq.change(socket, EVFILT_WRITE, EV_DISABLE, &old) == 0);
     }
     reuse_number(socket, std::move(heir));
     CHECK(kq.ready_now().empty());
     CHECK(kq.change(socket, EVFILT_WRITE, EV_ENABLE) == ENOENT);
-    REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, 0, &fresh) == 0);
+    REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD, &fresh) == 0);
     send(heirs_peer, "x");
     const Events events = kq.wait();
     check_one(events, socket, EVFILT_READ);
     CHECK(events[0].udata == &fresh);
     CHECK(kq.change(socket, EVFILT_WRITE, EV_DELETE) == ENOENT);
   }
-}
-
-TEST_CASE("the next owner of a descriptor number can be watched at once") {
-  auto [socket, peer] = tcp_pair();
-  auto [heir, heirs_peer] = tcp_pair();
-  Kqueue kq;
-  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
-  reuse_number(socket, std::move(heir));
-  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
-  send(heirs_peer, "x");
-  check_one(kq.wait(), socket, EVFILT_READ);
 }
 
 // Changes that fail
@@ -608,88 +374,6 @@ TEST_CASE(
   CHECK(result.ident == ident);
   check_one(kq.ready_now(), reader, EVFILT_READ);
 }
-
-TEST_CASE("an unknown filter is EINVAL") {
-  Kqueue kq;
-  CHECK(kq.change(0, -99, EV_ADD) == EINVAL);
-}
-
-#ifdef __linux__
-TEST_CASE("what the adapter does not have is EINVAL") {
-  constexpr short timer = -7;
-  constexpr unsigned short oneshot = 0x10;
-  const auto [reader, writer] = pipe_pair();
-  const Descriptor file(::open("/proc/self/exe", O_RDONLY));
-  Kqueue kq;
-  CHECK(kq.change(1, timer, EV_ADD) == EINVAL);
-  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | oneshot) == EINVAL);
-  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
-  CHECK(kq.change(file, EVFILT_READ, EV_ADD) == EINVAL);
-  CHECK(kq.change(SIGKILL, EVFILT_SIGNAL, EV_ADD) == EINVAL);
-  for (const int number : {0, NSIG, 1'000'000'000})
-    CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
-  Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0,
-         nullptr);
-  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
-  CHECK(errno == EINVAL);
-}
-#endif
-
-#ifdef EVFILT_TIMER  // The adapter does not have it.
-
-// Timers. FreeBSD may be late by 5 %, macOS groups timers, and any machine may be slow. On macOS a
-// one-shot timer that is read late counts the intervals that passed, so data can be 2. There, every
-// change except EV_DELETE restarts a timer with the data of the change, so EV_ENABLE must repeat
-// the data.
-
-TEST_CASE("a one-shot timer fires once, after its milliseconds, and is deleted") {
-  Kqueue kq;
-  const auto start = std::chrono::steady_clock::now();
-  REQUIRE(kq.change(7, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 20) == 0);
-  const Events events = kq.wait();
-  check_one(events, 7, EVFILT_TIMER);
-  CHECK(events[0].data >= 1);
-  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(19));
-  CHECK(kq.wait(60).empty());
-  CHECK(kq.change(7, EVFILT_TIMER, EV_DELETE) == ENOENT);
-}
-
-TEST_CASE("a periodic timer repeats, and data is how often it fired") {
-  Kqueue kq;
-  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD, 10) == 0);
-  CHECK(kq.wait().at(0).data >= 1);
-  timespec pause{0, 100'000'000};
-  ::nanosleep(&pause, nullptr);
-  CHECK(kq.wait().at(0).data > 1);
-}
-
-TEST_CASE("adding a timer again restarts it") {
-  Kqueue kq;
-  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 60'000) == 0);
-  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 1) == 0);
-  check_one(kq.wait(10'000), 1, EVFILT_TIMER);
-}
-
-TEST_CASE("the ident of a timer is any number, and has nothing to do with descriptors") {
-  const auto [reader, writer] = pipe_pair();
-  send(writer, "x");
-  Kqueue kq;
-  int timer = 0;
-  REQUIRE(kq.change(reader, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 1, &timer) == 0);
-  const Events events = kq.wait();
-  check_one(events, reader, EVFILT_TIMER);
-  CHECK(events[0].udata == &timer);
-}
-
-TEST_CASE("a timer ends a wait without a time-out") {
-  Kqueue kq;
-  REQUIRE(kq.change(1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 30) == 0);
-  Event event;
-  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, nullptr) == 1);
-}
-
-#endif  // EVFILT_TIMER
 
 // Signals. The tests send them with kill(): macOS counts only signals that are sent to the process.
 
@@ -728,44 +412,6 @@ TEST_CASE("a signal is not seen before EV_ADD, nor after EV_DELETE") {
   CHECK(kq.ready_now().empty());
 }
 
-TEST_CASE("a blocked signal is seen, if it is sent after EV_ADD") {
-  std::signal(SIGUSR1, SIG_IGN);
-  sigset_t blocked;
-  sigset_t before;
-  sigemptyset(&blocked);
-  sigaddset(&blocked, SIGUSR1);
-  REQUIRE(::sigprocmask(SIG_BLOCK, &blocked, &before) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  CHECK(kq.ready_now().empty());
-  ::kill(::getpid(), SIGUSR1);
-  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
-  REQUIRE(::sigprocmask(SIG_SETMASK, &before, nullptr) == 0);
-}
-
-TEST_CASE("signals that find no room come in later calls, each with its count and udata") {
-  const int numbers[] = {SIGHUP, SIGUSR1, SIGUSR2};
-  int udata[NSIG] = {};
-  Kqueue kq;
-  for (const int number : numbers) {
-    std::signal(number, SIG_IGN);
-    REQUIRE(kq.change(number, EVFILT_SIGNAL, EV_ADD, 0, &udata[number]) == 0);
-    ::kill(::getpid(), number);
-    ::kill(::getpid(), number);
-  }
-  for (int i = 0; i < 3; ++i) {
-    const Events events = kq.wait(10'000, 1);
-    REQUIRE(events.size() == 1);
-    CHECK(events[0].filter == EVFILT_SIGNAL);
-    CHECK(events[0].data == 2);
-    CHECK(events[0].udata == &udata[events[0].ident]);
-    udata[events[0].ident] += 1;
-  }
-  for (const int number : numbers) CHECK(udata[number] == 1);
-  CHECK(kq.ready_now().empty());
-}
-
 TEST_CASE(
     "a signal whose filter is disabled does not end the wait, and is reported after EV_ENABLE") {
   std::signal(SIGUSR1, SIG_IGN);
@@ -777,52 +423,7 @@ TEST_CASE(
   CHECK(kq.wait(50).empty());
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(49));
   REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ENABLE) == 0);
-  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
-}
-
-TEST_CASE("after EV_DELETE a signal does what it did before EV_ADD") {
-  static volatile std::sig_atomic_t handled;
-  handled = 0;
-  std::signal(SIGUSR1, [](int) { handled = 1; });
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  CHECK(handled == 1);
-  std::signal(SIGUSR1, SIG_IGN);
-}
-
-TEST_CASE("a new kqueue leaves a signal to the program after an earlier one watched it") {
-  static volatile std::sig_atomic_t handled;
-  handled = 0;
-  std::signal(SIGUSR1, [](int) { handled = 1; });
-  { REQUIRE(Kqueue().change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0); }
-  const Kqueue kq;
-  ::kill(::getpid(), SIGUSR1);
-  CHECK(handled == 1);
-  std::signal(SIGUSR1, SIG_IGN);
-}
-
-TEST_CASE("a signal that is ignored and watched is not blocked, and does not interrupt a read") {
-  std::signal(SIGUSR1, SIG_IGN);
-  const auto [reader, writer] = pipe_pair();
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  sigset_t blocked;
-  REQUIRE(::sigprocmask(SIG_BLOCK, nullptr, &blocked) == 0);
-  CHECK(sigismember(&blocked, SIGUSR1) == 0);
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    const timespec pause{0, 100'000'000};
-    ::nanosleep(&pause, nullptr);
-    ::kill(::getppid(), SIGUSR1);
-    ::nanosleep(&pause, nullptr);
-    ::_exit(::write(writer, "x", 1) == 1 ? 0 : 1);
-  }
-  CHECK(receive(reader) == "x");
-  CHECK(::waitpid(child, nullptr, 0) == child);
-  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
+  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
 }
 
 TEST_CASE("a signal that arrives during the wait is an event, not EINTR") {
@@ -837,44 +438,8 @@ TEST_CASE("a signal that arrives during the wait is an event, not EINTR") {
     ::kill(::getppid(), SIGUSR1);
     ::_exit(0);
   }
-  check_one(kq.wait(10'000), SIGUSR1, EVFILT_SIGNAL);
-  CHECK(::waitpid(child, nullptr, 0) == child);
-}
-
-TEST_CASE("after a signal was reported, kevent sleeps") {
-  std::signal(SIGUSR1, SIG_IGN);
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  ::kill(::getpid(), SIGUSR1);
   check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
-  const std::clock_t start = std::clock();
-  CHECK(kq.wait(500).empty());
-  CHECK(std::clock() - start < CLOCKS_PER_SEC / 4);  // CPU time: a wait that spins uses all of it
-}
-
-TEST_CASE("EV_DELETE leaves a signal alone that the program has taken over") {
-  static volatile std::sig_atomic_t handled;
-  handled = 0;
-  std::signal(SIGUSR1, SIG_IGN);
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  std::signal(SIGUSR1, [](int) { handled = 1; });
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  CHECK(handled == 1);
-  std::signal(SIGUSR1, SIG_IGN);
-}
-
-TEST_CASE("a signal that was added twice is given back") {
-  static volatile std::sig_atomic_t handled;
-  handled = 0;
-  std::signal(SIGUSR1, [](int) { handled = 1; });
-  Kqueue kq;
-  for (const int action : {EV_ADD, EV_ADD, EV_DELETE})
-    REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, static_cast<unsigned short>(action)) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  CHECK(handled == 1);
-  std::signal(SIGUSR1, SIG_IGN);
+  CHECK(::waitpid(child, nullptr, 0) == child);
 }
 
 // The call itself
@@ -896,37 +461,15 @@ TEST_CASE("a time-out that is not a whole number of milliseconds does not end ea
   CHECK(std::chrono::steady_clock::now() - start >= std::chrono::nanoseconds(time.tv_nsec));
 }
 
-TEST_CASE("a negative time-out, or tv_nsec of 1,000,000,000 or more, is EINVAL") {
+// Exactly 1,000,000,000 is EINVAL on FreeBSD, and accepted by macOS.
+TEST_CASE("a negative time-out, or tv_nsec of more than 1,000,000,000, is EINVAL") {
   Kqueue kq;
   Event event;
-  for (const timespec time : {timespec{-1, 0}, timespec{0, -1}, timespec{0, 1'000'000'000}}) {
+  for (const timespec time : {timespec{-1, 0}, timespec{0, -1}, timespec{0, 1'000'000'001}}) {
     errno = 0;
     CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &time) == -1);
     CHECK(errno == EINVAL);
   }
-}
-
-TEST_CASE("a time-out of 100 days returns at once if something is ready") {
-  const auto [reader, writer] = pipe_pair();
-  send(writer, "x");
-  Kqueue kq;
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  Event event;
-  const timespec days{8'640'000, 0};
-  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == 1);
-}
-
-TEST_CASE("a time-out of 50 days does not end early") {
-  Kqueue kq;
-  Event event;
-  const Interruptions interruptions;
-  timespec days{4'294'967, 296'000'000};  // 2^32 milliseconds
-  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
-  CHECK(errno == EINTR);
-  if (real_kqueue) return;  // macOS has an upper limit.
-  days.tv_sec = std::numeric_limits<std::time_t>::max();
-  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
-  CHECK(errno == EINTR);
 }
 
 TEST_CASE("without a time-out kevent waits for an event") {
@@ -986,6 +529,216 @@ TEST_CASE("descriptors that stay ready are reported in turn if there is no room 
   CHECK(seen.size() == sockets.size());
 }
 
+// macOS sets it from the start, and close-on-fork, too. FreeBSD before 15 does not.
+TEST_CASE("close-on-exec can be set on a kqueue") {
+  Kqueue kq;
+  REQUIRE(::fcntl(kq.descriptor, F_SETFD, FD_CLOEXEC) == 0);
+  CHECK((::fcntl(kq.descriptor, F_GETFD) & FD_CLOEXEC) != 0);
+}
+
+// Rules for those who write a kqueue, as src/linux does on epoll. A program seldom meets them.
+
+TEST_CASE("the next owner of a descriptor number can be watched at once") {
+  auto [socket, peer] = tcp_pair();
+  auto [heir, heirs_peer] = tcp_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
+  reuse_number(socket, std::move(heir));
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
+  send(heirs_peer, "x");
+  check_one(kq.wait(), socket, EVFILT_READ);
+}
+
+TEST_CASE("an unknown filter is EINVAL") {
+  Kqueue kq;
+  CHECK(kq.change(0, -99, EV_ADD) == EINVAL);
+}
+
+#ifdef __linux__
+TEST_CASE("what the adapter does not have is EINVAL") {
+  constexpr short timer = -7;
+  constexpr unsigned short oneshot = 0x10;
+  const auto [reader, writer] = pipe_pair();
+  const Descriptor file(::open("/proc/self/exe", O_RDONLY));
+  Kqueue kq;
+  CHECK(kq.change(1, timer, EV_ADD) == EINVAL);
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | oneshot) == EINVAL);
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
+  CHECK(kq.change(file, EVFILT_READ, EV_ADD) == EINVAL);
+  CHECK(kq.change(SIGKILL, EVFILT_SIGNAL, EV_ADD) == EINVAL);
+  for (const int number : {0, NSIG, 1'000'000'000})
+    CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
+  Event change;
+  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0,
+         nullptr);
+  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
+  CHECK(errno == EINVAL);
+}
+#endif
+
+TEST_CASE("a new kqueue has none of the filters of an earlier one") {
+  const auto [reader, writer] = pipe_pair();
+  std::signal(SIGUSR1, SIG_IGN);
+  send(writer, "x");
+  {
+    Kqueue earlier;
+    REQUIRE(earlier.change(reader, EVFILT_READ, EV_ADD) == 0);
+    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+    ::kill(::getpid(), SIGUSR1);
+  }
+  Kqueue kq;
+  CHECK(kq.ready_now().empty());
+  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
+  CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == ENOENT);
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  check_one(kq.ready_now(), reader, EVFILT_READ);
+}
+
+TEST_CASE("a new kqueue leaves a signal to the program after an earlier one watched it") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  {
+    Kqueue earlier;
+    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  }
+  const Kqueue kq;
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a blocked signal is seen, if it is sent after EV_ADD") {
+  std::signal(SIGUSR1, SIG_IGN);
+  sigset_t blocked;
+  sigset_t before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR1);
+  REQUIRE(::sigprocmask(SIG_BLOCK, &blocked, &before) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  CHECK(kq.ready_now().empty());
+  ::kill(::getpid(), SIGUSR1);
+  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
+  REQUIRE(::sigprocmask(SIG_SETMASK, &before, nullptr) == 0);
+}
+
+TEST_CASE("signals that find no room come in later calls, each with its count and udata") {
+  const int numbers[] = {SIGHUP, SIGUSR1, SIGUSR2};
+  int udata[NSIG] = {};
+  Kqueue kq;
+  for (const int number : numbers) {
+    std::signal(number, SIG_IGN);
+    REQUIRE(kq.change(number, EVFILT_SIGNAL, EV_ADD, &udata[number]) == 0);
+    ::kill(::getpid(), number);
+    ::kill(::getpid(), number);
+  }
+  for (int i = 0; i < 3; ++i) {
+    const Events events = kq.wait(60'000, 1);
+    REQUIRE(events.size() == 1);
+    CHECK(events[0].filter == EVFILT_SIGNAL);
+    CHECK(events[0].data == 2);
+    CHECK(events[0].udata == &udata[events[0].ident]);
+    udata[events[0].ident] += 1;
+  }
+  for (const int number : numbers) CHECK(udata[number] == 1);
+  CHECK(kq.ready_now().empty());
+}
+
+TEST_CASE("after EV_DELETE a signal does what it did before EV_ADD") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("EV_DELETE leaves a signal alone that the program has taken over") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a signal that was added twice is given back") {
+  static volatile std::sig_atomic_t handled;
+  handled = 0;
+  std::signal(SIGUSR1, [](int) { handled = 1; });
+  Kqueue kq;
+  for (const int action : {EV_ADD, EV_ADD, EV_DELETE})
+    REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, static_cast<unsigned short>(action)) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  CHECK(handled == 1);
+  std::signal(SIGUSR1, SIG_IGN);
+}
+
+TEST_CASE("a signal that is ignored and watched is not blocked, and does not interrupt a read") {
+  std::signal(SIGUSR1, SIG_IGN);
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  sigset_t blocked;
+  REQUIRE(::sigprocmask(SIG_BLOCK, nullptr, &blocked) == 0);
+  CHECK(sigismember(&blocked, SIGUSR1) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const timespec pause{0, 100'000'000};
+    ::nanosleep(&pause, nullptr);
+    ::kill(::getppid(), SIGUSR1);
+    ::nanosleep(&pause, nullptr);
+    ::_exit(::write(writer, "x", 1) == 1 ? 0 : 1);
+  }
+  CHECK(receive(reader) == "x");
+  CHECK(::waitpid(child, nullptr, 0) == child);
+  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
+}
+
+TEST_CASE("after a signal was reported, kevent sleeps") {
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  ::kill(::getpid(), SIGUSR1);
+  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
+  const std::clock_t start = std::clock();
+  CHECK(kq.wait(500).empty());
+  CHECK(std::clock() - start < CLOCKS_PER_SEC / 4);  // CPU time: a wait that spins uses all of it
+}
+
+TEST_CASE("a time-out of 100 days returns at once if something is ready") {
+  const auto [reader, writer] = pipe_pair();
+  send(writer, "x");
+  Kqueue kq;
+  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
+  Event event;
+  const timespec days{8'640'000, 0};
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == 1);
+}
+
+TEST_CASE("a time-out of 50 days does not end early") {
+  Kqueue kq;
+  Event event;
+  const Interruptions interruptions;
+  timespec days{4'294'967, 296'000'000};  // 2^32 milliseconds
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
+  CHECK(errno == EINTR);
+  if (real_kqueue) return;  // macOS has an upper limit.
+  days.tv_sec = std::numeric_limits<std::time_t>::max();
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &days) == -1);
+  CHECK(errno == EINTR);
+}
+
 TEST_CASE("with room for one event, disabling the filter that came first lets the other one come") {
   const auto [socket, peer] = tcp_pair();
   Kqueue kq;
@@ -998,20 +751,6 @@ TEST_CASE("with room for one event, disabling the filter that came first lets th
   REQUIRE(kq.change(socket, first, EV_DISABLE) == 0);
   check_one(kq.wait(60'000, 1), socket, first == EVFILT_READ ? EVFILT_WRITE : EVFILT_READ);
 }
-
-#ifndef __linux__  // With the adapter, a process has one kqueue at a time.
-TEST_CASE("two kqueues watch one descriptor, each with its own filters") {
-  const auto [reader, writer] = pipe_pair();
-  Kqueue one;
-  Kqueue other;
-  REQUIRE(one.change(reader, EVFILT_READ, EV_ADD) == 0);
-  REQUIRE(other.change(reader, EVFILT_READ, EV_ADD) == 0);
-  REQUIRE(other.change(reader, EVFILT_READ, EV_DISABLE) == 0);
-  send(writer, "x");
-  CHECK(one.ready_now().size() == 1);
-  CHECK(other.ready_now().empty());
-}
-#endif
 
 TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
   const auto [reader, writer] = pipe_pair();
@@ -1032,7 +771,9 @@ TEST_CASE("kqueues that are opened and closed leave no descriptor open") {
     for (int i = 0; i < 100; ++i) count += ::fcntl(i, F_GETFD) >= 0;
     return count;
   };
-  { const Kqueue first; }
+  {
+    const Kqueue first;  // the adapter leaves its eventfd open, for the next one
+  }
   const int before = open();
   for (int i = 0; i < 10; ++i) const Kqueue kq;
   CHECK(open() == before);
@@ -1049,6 +790,11 @@ TEST_CASE("without a descriptor kqueue fails, and leaves none open") {
     ::setrlimit(RLIMIT_NOFILE, &limit);
     if (kq >= 0) ::close(kq);
     return kq >= 0 ? 0 : error;
+  };
+  const auto next_descriptor = [] {
+    const int next = ::dup(STDERR_FILENO);
+    ::close(next);
+    return next;
   };
   CHECK(with_limit(3) == EMFILE);
   const int before = next_descriptor();
@@ -1081,13 +827,6 @@ TEST_CASE("a number that is too large for a descriptor is EBADF") {
 }
 #endif
 
-// macOS sets it from the start, and close-on-fork, too. FreeBSD before 15 does not.
-TEST_CASE("close-on-exec can be set on a kqueue") {
-  Kqueue kq;
-  REQUIRE(::fcntl(kq.descriptor, F_SETFD, FD_CLOEXEC) == 0);
-  CHECK((::fcntl(kq.descriptor, F_GETFD) & FD_CLOEXEC) != 0);
-}
-
 TEST_CASE("a child process that opens a kqueue of its own does not disturb its parent's") {
   std::signal(SIGUSR1, SIG_IGN);
   const auto [reader, writer] = pipe_pair();
@@ -1112,9 +851,9 @@ TEST_CASE("a child process that opens a kqueue of its own does not disturb its p
   int status = -1;
   REQUIRE(::waitpid(child, &status, 0) == child);
   CHECK(status == 0);
-  const Events events = kq.wait(10'000);
+  const Events events = kq.wait();
   check_one(events, SIGUSR1, EVFILT_SIGNAL);
   CHECK(events[0].data == 1);
   send(writer, "x");
-  check_one(kq.wait(10'000), reader, EVFILT_READ);
+  check_one(kq.wait(), reader, EVFILT_READ);
 }
