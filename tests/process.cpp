@@ -33,9 +33,9 @@ namespace {
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
   const rlimit memory{start.memory, start.memory};
   if (start.memory != 0) ::setrlimit(RLIMIT_AS, &memory);
-  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, and nohup(1) ignores
-  // SIGHUP.
-  for (const int number : {SIGPIPE, SIGHUP})
+  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, nohup(1) ignores SIGHUP,
+  // and a shell without job control ignores SIGINT for what it runs in the background.
+  for (const int number : {SIGPIPE, SIGHUP, SIGINT})
     std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
   ::execv(argv[0], argv);
   _exit(127);

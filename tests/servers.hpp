@@ -70,6 +70,9 @@ class ServerProcess {
     if (pid_ < 0) throw std::runtime_error("no process for a server");
     if (pid_ == 0) {
       std::signal(SIGPIPE, SIG_IGN);
+      // Both may have been ignored when the tests were started. The server would leave that alone.
+      std::signal(SIGHUP, SIG_DFL);
+      std::signal(SIGINT, SIG_DFL);
       LocalServer local(limits, std::move(listener));
       ::close(ready[1]);
       local.loop.run(local.server);
