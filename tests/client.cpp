@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include <csignal>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "patience.hpp"
@@ -41,6 +43,20 @@ socklen_t fill_address(sockaddr_storage& storage, const char* host, std::uint16_
 std::string next_name() {
   static int clients = 0;
   return "client " + std::to_string(++clients);
+}
+
+/// Returns how many bytes that were sent are not acknowledged by the other end yet.
+int unacknowledged(int descriptor) {
+  int count = 0;
+#if defined(SO_NWRITE)  // macOS
+  socklen_t size = sizeof count;
+  ::getsockopt(descriptor, SOL_SOCKET, SO_NWRITE, &count, &size);
+#elif defined(FIONWRITE)  // FreeBSD
+  ::ioctl(descriptor, FIONWRITE, &count);
+#else                     // Linux calls it SIOCOUTQ, too
+  ::ioctl(descriptor, TIOCOUTQ, &count);
+#endif
+  return count;
 }
 
 /// Returns a line that begins with its number, so that a test detects a missing or repeated line.
@@ -169,6 +185,15 @@ bool Client::echoes(std::string_view bytes) {
   return receive(bytes.size()) == bytes;
 }
 
+void Client::wait_until_arrived() const {
+  const auto start = std::chrono::steady_clock::now();
+  while (unacknowledged(descriptor_) > 0) {
+    if (std::chrono::steady_clock::now() - start > patience)
+      throw std::runtime_error("what was sent does not arrive");
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 bool Client::hears_within(std::chrono::milliseconds time) const {
   return ready_within(POLLIN, time);
 }
@@ -206,35 +231,60 @@ void Client::reset() {
 }
 
 void wait_until_refused(std::uint16_t port) {
-  for (;;) {
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - start < patience) {
     try {
       const Client client(port);
-    } catch (const std::system_error&) {
-      return;
+    } catch (const std::system_error& error) {
+      // Not ECONNRESET: that is a full accept queue on FreeBSD.
+      if (error.code().value() == ECONNREFUSED) return;
     }
   }
+  throw std::runtime_error("the server goes on listening");
+}
+
+StuckClient::StuckClient(std::uint16_t port) : Client(port, "127.0.0.1", 32768) {
+  // Room for many segments. With one or two, the client would wait for their acknowledgement, which
+  // may come 40 ms late, and not for the server.
+  const int large = 1 << 18;
+  ::setsockopt(descriptor_, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+  {
+    const transcript::Silence silence;
+    Client other(port);
+    // In each turn, the server reads at most 112 KiB. It may find megabytes in its buffer before
+    // there is room for this client again.
+    for (int turns = 0; turns < 100; ++turns) {
+      if (send_what_fits()) turns = 0;
+      if (!other.echoes("a line\n")) throw std::runtime_error("another client is not served");
+    }
+  }
+  transcript::note(name_, "sends " + std::to_string(sent_) + " bytes, and is stuck");
 }
 
 StuckClient::StuckClient(std::uint16_t port, std::chrono::milliseconds settle)
     : Client(port, "127.0.0.1", 32768) {
-  fill(settle);
-}
-
-void StuckClient::fill(std::chrono::milliseconds settle) {
   do {
-    const std::string line = numbered_line(sent_ / line_size);
-    std::string_view rest = std::string_view(line).substr(sent_ % line_size);
-    const std::size_t size = rest.size();
-    send_some(rest);
-    sent_ += size - rest.size();
+    send_what_fits();
   } while (ready_within(POLLOUT, settle));
 }
 
+bool StuckClient::send_what_fits() {
+  constexpr std::size_t lines_at_once = 64;
+  const std::size_t before = sent_;
+  while (ready_within(POLLOUT, std::chrono::milliseconds(0))) {
+    std::string lines;
+    const std::size_t first = sent_ / line_size;
+    for (std::size_t i = 0; i < lines_at_once; ++i) lines += numbered_line(first + i);
+    std::string_view rest = std::string_view(lines).substr(sent_ % line_size);
+    const std::size_t size = rest.size();
+    send_some(rest);
+    sent_ += size - rest.size();
+  }
+  return sent_ > before;
+}
+
 std::size_t StuckClient::arrived() const {
-  int buffer = 0;
-  socklen_t size = sizeof buffer;
-  ::getsockopt(descriptor_, SOL_SOCKET, SO_SNDBUF, &buffer, &size);
-  return sent_ - std::min(sent_, static_cast<std::size_t>(buffer));
+  return sent_ - static_cast<std::size_t>(unacknowledged(descriptor_));
 }
 
 bool StuckClient::has_sent(std::string_view bytes) const {

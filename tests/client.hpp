@@ -36,6 +36,9 @@ class Client {
   std::string exchange(std::string_view bytes);
   /// Sends `bytes`. Returns whether the same bytes come back.
   bool echoes(std::string_view bytes);
+  /// Waits until the kernel of the other end has everything that was sent. On a machine with
+  /// several processors that can take longer than the call that sends (FreeBSD, also on loopback).
+  void wait_until_arrived() const;
   /// Returns whether bytes, end-of-file or a reset arrive within `time`.
   bool hears_within(std::chrono::milliseconds time) const;
   /// Waits until the connection breaks, without reading. Returns false if it does not break.
@@ -66,24 +69,29 @@ class Client {
 /// stop.
 void wait_until_refused(std::uint16_t port);
 
-/// A client that does not read. It sends lines until the connection has taken nothing for the time
-/// `settle`.
+/// A client that does not read. It sends lines until it is stuck: all buffers are full, and the
+/// server waits for room to send.
 class StuckClient : public Client {
  public:
-  explicit StuckClient(std::uint16_t port,
-                       std::chrono::milliseconds settle = std::chrono::milliseconds(500));
-  /// Sends until it is stuck again.
-  void fill(std::chrono::milliseconds settle);
+  /// Sends until the server has served another client several times, and has taken nothing from
+  /// this one. A time without progress would prove less: on a slow machine the server may not have
+  /// run in that time.
+  explicit StuckClient(std::uint16_t port);
+  /// Sends until the connection has taken nothing for the time `settle`. This is for a server that
+  /// serves nobody else meanwhile.
+  StuckClient(std::uint16_t port, std::chrono::milliseconds settle);
 
   /// Returns how many bytes of its lines it has sent.
   std::size_t sent() const { return sent_; }
-  /// Returns how many of them have certainly arrived. The others may still be in a buffer at this
-  /// end.
+  /// Returns how many of them have certainly arrived. The others may still be at this end.
   std::size_t arrived() const;
   /// Returns whether the lines that it has sent begin with `bytes`.
   bool has_sent(std::string_view bytes) const;
   static constexpr std::size_t line_size = 1024;
 
  private:
+  /// Sends as much as the kernel takes. Returns whether that was anything.
+  bool send_what_fits();
+
   std::size_t sent_ = 0;
 };

@@ -24,10 +24,18 @@ inline std::string quoted(std::string_view bytes) {
   return text + "\"";
 }
 
+/// While one of these exists, nothing is written.
+struct Silence {
+  static inline int count = 0;
+  Silence() { ++count; }
+  Silence(const Silence&) = delete;
+  ~Silence() { --count; }
+};
+
 /// Writes what `who` ("client 1", "server") did, and with which bytes, if any.
 inline void note(const std::string& who, const std::string& what, std::string_view bytes = {}) {
   static const bool on = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
-  if (!on) return;
+  if (!on || Silence::count > 0) return;
   std::fprintf(stderr, "~ %s: %s", who.c_str(), what.c_str());
   if (!bytes.empty()) std::fprintf(stderr, " %zu bytes: %s", bytes.size(), quoted(bytes).c_str());
   std::fputc('\n', stderr);
