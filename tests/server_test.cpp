@@ -2,7 +2,7 @@
 #include "echod/server.hpp"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -24,6 +24,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
+constexpr int narrow = 4096;  // bytes of a socket's buffer
+
 /// Sends until the server cuts the connection off. Returns the errno of the write, or 0 if it takes
 /// too long.
 int send_until_cut_off(Client& client) {
@@ -39,17 +41,13 @@ int send_until_cut_off(Client& client) {
   }
 }
 
-/// Returns the lowest free descriptor number.
-int next_descriptor() {
-  const int next = ::dup(STDERR_FILENO);
-  ::close(next);
-  return next;
-}
-
-struct kevent event_of(int ident, short filter) {
-  struct kevent event;
-  EV_SET(&event, static_cast<std::uintptr_t>(ident), filter, 0, 0, 1, nullptr);
-  return event;
+/// A listener whose connections take little output at once, so that some stays unsent while the
+/// client does not read.
+echod::Socket narrow_listener() {
+  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
+  // Accepted sockets inherit it.
+  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &narrow, sizeof narrow) == 0);
+  return listener;
 }
 
 }  // namespace
@@ -82,88 +80,89 @@ TEST_CASE("the linger, not the idle limit, holds after the end of the echo", "[E
 }
 
 TEST_CASE("an idle client to which the server owes nothing has an orderly end", "[M6][E6]") {
-  const ServerProcess server({.idle = 200ms});
-  Client silent(server.port());
-  Client client(server.port());
-  CHECK(client.echoes("whole\n"));
-  CHECK(client.how_it_ends() == "end-of-file");
-  CHECK(silent.how_it_ends() == "end-of-file");
+  LocalServer local({.idle = 200ms});
+  Client silent(local.port());
+  const int first = local.accept_client();
+  Client client(local.port());
+  const int second = local.accept_client();
+  client.send("whole\n");
+  local.run_until_closed(first);
+  local.run_until_closed(second);
+  CHECK(silent.receive_all().empty());
+  CHECK(client.receive_all() == "whole\n");
 }
 
 TEST_CASE("an idle client with an unfinished line is reset", "[M6][E6]") {
-  const ServerProcess server({.idle = 200ms});
-  Client client(server.port());
+  LocalServer local({.idle = 200ms});
+  Client client(local.port());
+  const int accepted = local.accept_client();
   client.send("whole\nunfinished");
+  local.run_until_closed(accepted);
   CHECK(client.receive(6) == "whole\n");
   CHECK(client.how_it_ends() == "reset");
 }
 
 TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
-  const ServerProcess server({.idle = 2s});
-  StuckClient client(server.port(), 20ms);
-  CHECK(client.breaks());
+  LocalServer local({.idle = 200ms}, narrow_listener());
+  Client client(local.port(), "127.0.0.1", narrow);
+  const int accepted = local.accept_client();
+  client.send(std::string(39'999, 'x') + "\n");
+  local.run_until_closed(accepted);
   CHECK(client.how_it_ends() == "reset");
 }
 
 TEST_CASE("the idle limit, not the linger, holds for output that is pending after an empty line",
           "[M6][E6]") {
-  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
-  const int small = 4096;  // accepted sockets inherit it
-  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
-  const ServerProcess server({.linger = 1h, .idle = 500ms}, std::move(listener));
-  Client client(server.port(), "127.0.0.1", small);
-  server.signal(SIGSTOP);  // so that one read takes everything
-  client.send(std::string(40'000, 'x') + "\n\n");
-  server.signal(SIGCONT);
-  CHECK(client.breaks());
+  LocalServer local({.linger = 1h, .idle = 200ms}, narrow_listener());
+  Client client(local.port(), "127.0.0.1", narrow);
+  const int accepted = local.accept_client();
+  client.send(std::string(39'999, 'x') + "\n\n");
+  local.run_until_closed(accepted);
   CHECK(client.how_it_ends() == "reset");
 }
 
 TEST_CASE("bytes received give a client its time again, and no other client", "[M6]") {
-  const ServerProcess server({.idle = 2s});
-  Client silent(server.port());
-  Client active(server.port());
-  while (!silent.hears_within(50ms)) active.send("x");  // an unfinished line, so nothing comes back
-  CHECK(silent.receive_all().empty());
-  for (int i = 0; i < 20; ++i) {
-    active.send("x");
-    CHECK_FALSE(active.hears_within(50ms));
-  }
-  active.send("\n");
-  CHECK(active.receive(1) == "x");
-}
-
-TEST_CASE("bytes sent give a client its time again", "[M6]") {
-  const ServerProcess server({.idle = 3s});
-  StuckClient client(server.port(), 20ms);
-  const std::size_t lines = client.sent() / StuckClient::line_size * StuckClient::line_size;
-  std::this_thread::sleep_for(2s);
-  CHECK(client.receive(lines).size() == lines);
-  std::this_thread::sleep_for(2s);
-  client.send("\n");
-  CHECK(client.receive_all().size() <= StuckClient::line_size);
+  LocalServer local({.idle = 1h});
+  Client one(local.port());
+  const int first = local.accept_client();
+  Client other(local.port());
+  const int second = local.accept_client();
+  const auto end_of_one = local.end_batch();
+  other.send("x");
+  local.serve(second);
+  CHECK(local.end_batch() == end_of_one);
+  one.send("x");
+  local.serve(first);
+  const auto end_of_other = local.end_batch();
+  CHECK(end_of_other > end_of_one);
+  other.send("x");
+  local.serve(second);
+  CHECK(local.end_batch() > end_of_other);
 }
 
 TEST_CASE("a client that reads its echo slowly has its time again with each piece", "[M6]") {
-  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
-  const int small = 4096;  // accepted sockets inherit it
-  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
-  const ServerProcess server({.idle = 1500ms}, std::move(listener));
-  Client client(server.port(), "127.0.0.1", small);
-  server.signal(SIGSTOP);  // so that one read takes everything
+  LocalServer local({.idle = 1h}, narrow_listener());
+  Client client(local.port(), "127.0.0.1", narrow);
+  const int accepted = local.accept_client();
   client.send(std::string(39'999, 'x') + "\n");
-  server.signal(SIGCONT);
-  for (int i = 0; i < 20; ++i) {
-    std::this_thread::sleep_for(150ms);
-    REQUIRE(client.receive(2000).size() == 2000);
+  client.wait_until_arrived();
+  local.serve(accepted);
+  auto end = local.end_batch();
+  pollfd room{accepted, POLLOUT, 0};
+  for (int pieces = 0; pieces < 3; ++pieces) {
+    while (::poll(&room, 1, 1) == 0) client.receive(1000);
+    local.pass_event(accepted, EVFILT_WRITE);
+    const auto later = local.end_batch();
+    CHECK(later > end);
+    end = later;
   }
 }
 
 TEST_CASE("without an idle limit a silent client may stay", "[M6]") {
-  const ServerProcess server({});
-  Client client(server.port());
-  CHECK_FALSE(client.hears_within(500ms));
-  CHECK(client.exchange("x") == "x");
+  LocalServer local;
+  const Client client(local.port());
+  local.accept_client();
+  CHECK(local.end_batch() == LocalServer::Clock::time_point::max());
 }
 
 TEST_CASE("at a stop an idle client and a lingering one are closed at once", "[C3]") {
@@ -193,7 +192,7 @@ TEST_CASE("a second signal soon after the first is a duplicate", "[C3]") {
 TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
   for (const int later : {SIGINT, SIGTERM, SIGHUP}) {
     ServerProcess server({.stop = 1h, .duplicate = 0ms});
-    StuckClient client(server.port(), 100ms);
+    StuckClient client(server.port());
     server.signal(SIGTERM);
     wait_until_refused(server.port());
     server.signal(later);
@@ -204,11 +203,11 @@ TEST_CASE("a later signal cuts off the remaining clients", "[C3][E6]") {
 
 TEST_CASE("after a stop the events of one client do not end another that lingers", "[C3][E5]") {
   const ServerProcess server({.linger = 1h, .stop = 1h});
-  StuckClient stuck(server.port(), 100ms);
+  StuckClient stuck(server.port());
   Client client(server.port());
   CHECK(client.echoes("line\n"));
   client.send("held");
-  std::this_thread::sleep_for(100ms);
+  client.wait_until_arrived();
   server.signal(SIGTERM);
   CHECK(client.receive_all() == "held");
   stuck.receive(1'000'000);  // so that there are events
@@ -222,46 +221,45 @@ TEST_CASE("after a stop the events of one client do not end another that lingers
 TEST_CASE("one event of the listener accepts at most 64 clients", "[M1]") {
   LocalServer local;
   std::vector<Client> clients;
-  while (clients.size() < 70) clients.emplace_back(local.port);
+  while (clients.size() < 70) {
+    Client& client = clients.emplace_back(local.port());
+    client.send("x");
+    client.wait_until_arrived();  // so that it is in the queue
+  }
   const int before = next_descriptor();
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  local.pass_event(local.listener(), EVFILT_READ);
   CHECK(next_descriptor() - before == 64);
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  local.pass_event(local.listener(), EVFILT_READ);
   CHECK(next_descriptor() - before == 70);
 }
 
 TEST_CASE("a pause ends when a client leaves, and otherwise after a second", "[M4]") {
   LocalServer local;
-  Client client(local.port);
-  const int accepted = next_descriptor();
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
-  const Client waiting(local.port);
+  Client client(local.port());
+  const int accepted = local.accept_client();
+  const Client waiting(local.port());
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
   const rlimit none{static_cast<rlim_t>(next_descriptor()), before.rlim_max};
   ::setrlimit(RLIMIT_NOFILE, &none);
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  local.pass_event(local.listener(), EVFILT_READ);
   ::setrlimit(RLIMIT_NOFILE, &before);
-  const auto deadline = local.server.before_wait();
+  const auto deadline = local.end_batch();
   REQUIRE(deadline.has_value());
-  CHECK(*deadline <= echod::EventLoop::Clock::now() + 1s);
+  CHECK(*deadline <= LocalServer::Clock::now() + 1s);
   client.reset();
-  pollfd entry{accepted, POLLIN, 0};
-  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
-  local.server.on_event(event_of(accepted, EVFILT_READ));
-  CHECK(local.server.before_wait() == echod::EventLoop::Clock::time_point::max());
+  local.serve(accepted);
+  CHECK(local.end_batch() == LocalServer::Clock::time_point::max());
 }
 
 TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3]") {
   LocalServer local;
-  Client client(local.port);
-  const int next = next_descriptor();  // the accepted socket will get it
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  Client client(local.port());
+  local.accept_client();
   client.send("line\nheld");
-  pollfd entry{next, POLLIN, 0};
-  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
-  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  local.server.before_wait();
+  client.wait_until_arrived();
+  local.pass_event(SIGTERM, EVFILT_SIGNAL);
+  local.end_batch();
   CHECK(client.receive_all() == "line\nheld");
 }
 
@@ -269,21 +267,16 @@ TEST_CASE("a stop reads what is there, and echoes an unfinished line, too", "[C3
 // prove that the input is empty.
 TEST_CASE("a stop reads on behind urgent data", "[C3][E6]") {
   LocalServer local;
-  Client client(local.port);
-  const int accepted = next_descriptor();
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  Client client(local.port());
+  const int accepted = local.accept_client();
   client.send("one\n");
   client.send_urgent('2');
   client.send("two\n");
-  int waiting = 0;
-  for (const auto start = std::chrono::steady_clock::now(); waiting < 9; ::usleep(1000)) {
-    REQUIRE(std::chrono::steady_clock::now() - start < patience);
-    REQUIRE(::ioctl(accepted, FIONREAD, &waiting) == 0);
-  }
-  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  local.server.before_wait();
+  client.wait_until_arrived();
+  local.pass_event(SIGTERM, EVFILT_SIGNAL);
+  local.end_batch();
   pollfd entry{accepted, POLLIN, 0};
-  while (::poll(&entry, 1, 0) == 1) local.server.on_event(event_of(accepted, EVFILT_READ));
+  while (::poll(&entry, 1, 0) == 1) local.pass_event(accepted, EVFILT_READ);
   CHECK(client.receive_all() == "one\n2two\n");
 }
 
@@ -297,48 +290,41 @@ TEST_CASE("a protocol that may hold more than the read buffer is refused", "[E6]
 TEST_CASE("at a stop a client that is still sending after its empty line is not cut off",
           "[C3][E5]") {
   LocalServer local;
-  Client client(local.port);
-  const int accepted = next_descriptor();
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
-  pollfd entry{accepted, POLLIN, 0};
+  Client client(local.port());
+  const int accepted = local.accept_client();
   client.send("\n");
-  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
-  local.server.on_event(event_of(accepted, EVFILT_READ));
+  local.serve(accepted);
   CHECK(client.receive_all().empty());
   client.send("still sending");
-  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
-  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  CHECK(local.server.before_wait() != std::nullopt);  // it waits for the client
+  client.wait_until_arrived();
+  local.pass_event(SIGTERM, EVFILT_SIGNAL);
+  CHECK(local.end_batch() != std::nullopt);  // it waits for the client
   client.send("and on");
   CHECK(client.how_it_ends() == "end-of-file");
 }
 
 TEST_CASE("the listener's event follows a signal to stop in one batch", "[C3]") {
   LocalServer local;
-  Client client(local.port);
-  local.server.on_event(event_of(SIGTERM, EVFILT_SIGNAL));
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
-  CHECK(local.server.before_wait() == std::nullopt);
+  Client client(local.port());
+  local.pass_event(SIGTERM, EVFILT_SIGNAL);
+  local.pass_event(local.listener(), EVFILT_READ);
+  CHECK(local.end_batch() == std::nullopt);
   CHECK(client.hears_within(patience));
-  CHECK_THROWS_AS(Client(local.port), std::system_error);
+  CHECK_THROWS_AS(Client(local.port()), std::system_error);
 }
 
 TEST_CASE("a descriptor is closed after the batch in which its connection ended", "[M5]") {
   LocalServer local;
-  Client client(local.port);
-  const int accepted = next_descriptor();
-  local.server.on_event(event_of(local.listener, EVFILT_READ));
+  Client client(local.port());
+  const int accepted = local.accept_client();
   client.reset();
-  pollfd entry{accepted, POLLIN, 0};
-  REQUIRE(::poll(&entry, 1, static_cast<int>(patience.count())) == 1);
-  local.server.on_event(event_of(accepted, EVFILT_READ));
+  local.serve(accepted);
   CHECK(::fcntl(accepted, F_GETFD) >= 0);  // no new socket can get its number
-  local.server.before_wait();
+  local.end_batch();
   CHECK(::fcntl(accepted, F_GETFD) == -1);
 }
 
 TEST_CASE("an event of a descriptor that is not a client's is an error of the program", "[M5]") {
   LocalServer local;
-  CHECK_THROWS_AS(local.server.on_event(event_of(local.listener + 100, EVFILT_READ)),
-                  std::logic_error);
+  CHECK_THROWS_AS(local.pass_event(local.listener() + 100, EVFILT_READ), std::logic_error);
 }

@@ -1,14 +1,18 @@
 // Servers with time limits that a test can wait for, and the server's end of a connection.
 #pragma once
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -25,10 +29,18 @@ inline std::uint16_t port_of(const echod::Socket& listener) {
   return port_of(listener.local_address());
 }
 
-inline void wait_for_input(const echod::Socket& socket) {
-  pollfd entry{socket.descriptor(), POLLIN, 0};
+inline void wait_for_input(int descriptor) {
+  pollfd entry{descriptor, POLLIN, 0};
   if (::poll(&entry, 1, static_cast<int>(patience.count())) != 1)
     throw std::runtime_error("no input");
+}
+inline void wait_for_input(const echod::Socket& socket) { wait_for_input(socket.descriptor()); }
+
+/// Returns the lowest free descriptor number, which the next descriptor will get.
+inline int next_descriptor() {
+  const int next = ::dup(STDERR_FILENO);
+  ::close(next);
+  return next;
 }
 
 /// Accepts a client, and waits for it if it has not arrived yet.
@@ -44,18 +56,76 @@ struct Pair {
   echod::Socket accepted = accept_from(listener);
 };
 
-/// A Server on a loop in this process. It takes over the signals.
-struct LocalServer {
+/// A Server on a loop in this process. It takes over the signals. A test passes it events of its own
+/// making, or runs the loop. Client and server share one thread then, so neither can be late: a
+/// slow machine slows down both.
+class LocalServer : public echod::EventLoop::Handler {
+ public:
+  using Clock = echod::EventLoop::Clock;
+
   explicit LocalServer(echod::TimeLimits limits = {},
                        echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
-      : listener(socket.descriptor()),
-        port(port_of(socket)),
-        server(loop, std::move(socket), echod::Protocol(), limits) {}
+      : listener_(socket.descriptor()),
+        port_(port_of(socket)),
+        server_(loop_, std::move(socket), echod::Protocol(), limits) {}
 
-  int listener;  // the descriptor
-  std::uint16_t port;
-  echod::EventLoop loop;
-  echod::Server server;
+  std::uint16_t port() const { return port_; }
+  int listener() const { return listener_; }
+
+  void pass_event(int ident, short filter) {
+    struct kevent event;
+    EV_SET(&event, static_cast<std::uintptr_t>(ident), filter, 0, 0, 1, nullptr);
+    on_event(event);
+  }
+  /// Waits for a client, and accepts it. Returns the descriptor of its connection.
+  int accept_client() {
+    wait_for_input(listener_);
+    const int accepted = next_descriptor();
+    pass_event(listener_, EVFILT_READ);
+    return accepted;
+  }
+  /// Waits for input of a client, and does one step of its connection.
+  void serve(int connection) {
+    wait_for_input(connection);
+    pass_event(connection, EVFILT_READ);
+  }
+  /// Returns when the server wants to act next, also without an event (time_point::max(): never).
+  /// Returns nullopt when it has stopped.
+  virtual std::optional<Clock::time_point> end_batch() { return server_.before_wait(); }
+
+  /// Runs the loop until `goes_on` returns false or the server has stopped. `goes_on` is called
+  /// after each batch. No batch waits longer than `pause`.
+  void run(std::function<bool()> goes_on, Clock::duration pause = std::chrono::milliseconds(1)) {
+    goes_on_ = std::move(goes_on);
+    pause_ = pause;
+    loop_.run(*this);
+  }
+  void run_until_stopped() { loop_.run(server_); }
+  /// Runs the loop until the server has closed a connection. No batch is cut short, so it shows
+  /// whether the server wakes up in time.
+  void run_until_closed(int connection) {
+    const auto start = Clock::now();
+    const auto is_open = [&] {
+      if (Clock::now() - start >= patience) throw std::runtime_error("a connection stays open");
+      return ::fcntl(connection, F_GETFD) >= 0;
+    };
+    run(is_open, patience);
+  }
+
+  void on_event(const struct kevent& event) override { server_.on_event(event); }
+  std::optional<Clock::time_point> before_wait() override {
+    const auto deadline = end_batch();
+    if (!deadline || !goes_on_()) return std::nullopt;
+    return std::min(*deadline, Clock::now() + pause_);
+  }
+
+ private:
+  int listener_;  // the descriptor
+  std::uint16_t port_;
+  echod::EventLoop loop_;
+  echod::Server server_;
+  std::function<bool()> goes_on_;
+  Clock::duration pause_{};
 };
 
 /// A Server in a process of its own.
@@ -75,7 +145,7 @@ class ServerProcess {
       std::signal(SIGINT, SIG_DFL);
       LocalServer local(limits, std::move(listener));
       ::close(ready[1]);
-      local.loop.run(local.server);
+      local.run_until_stopped();
       _exit(0);
     }
     ::close(ready[1]);

@@ -149,11 +149,9 @@ TEST_CASE("closing a socket that may end orderly does not reset the connection",
 
 TEST_CASE("a listener knows whether a descriptor is free", "[M4]") {
   const Socket listener = Socket::listen("127.0.0.1", 0);
-  const int next = ::dup(STDERR_FILENO);
-  ::close(next);
+  const int next = next_descriptor();
   CHECK(listener.descriptor_available());
-  CHECK(::dup(STDERR_FILENO) == next);  // it has not kept one
-  ::close(next);
+  CHECK(next_descriptor() == next);  // it has not kept one
   rlimit limit{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
   // All below it are open.
