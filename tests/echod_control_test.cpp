@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -18,9 +19,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 bool begins(const std::string& text, const std::string& part) { return text.rfind(part, 0) == 0; }
 
 /// Runs echod with a bad command line, and returns its message.
@@ -33,7 +31,15 @@ std::string complaint(const std::vector<std::string>& options) {
   return result.output.substr(0, result.output.find('\n'));
 }
 
-std::uint16_t free_port() { return Echod().port(); }
+/// Returns a port that is free and stays free: a connection of an earlier server is in TIME_WAIT, so
+/// no client gets this port as its own.
+std::uint16_t free_port() {
+  const Echod echod;
+  Client client(echod.port());
+  client.send("\n");
+  CHECK(client.how_it_ends() == "end-of-file");  // the server closes first
+  return echod.port();
+}
 
 }  // namespace
 
@@ -49,7 +55,9 @@ TEST_CASE("an IPv6 address is served, and announced in brackets", "[C1][C2]") {
 }
 
 TEST_CASE("a host name is served", "[C1]") {
-  CHECK(begins(Process({.options = {"localhost", "0"}}).line(), "echod: listening on "));
+  const std::string line = Process({.options = {"localhost", "0"}}).line();
+  INFO(line << " (is localhost in /etc/hosts?)");
+  CHECK(begins(line, "echod: listening on "));
 }
 
 TEST_CASE("a single argument of digits is the port", "[C1]") {
@@ -100,7 +108,8 @@ TEST_CASE("help and version go to standard output", "[C6]") {
 }
 
 TEST_CASE("help that cannot be written is an error", "[C6]") {
-  CHECK(Process({.options = {"--help"}, .closed = true}).wait() == 1);
+  for (const char* const option : {"--help", "--version"})
+    CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
 }
 
 TEST_CASE("a failure to listen is one line with the address and the reason", "[C6]") {
@@ -133,11 +142,6 @@ TEST_CASE("an address that contains a port or brackets gets a hint", "[C6]") {
   CHECK_FALSE(contains(run_echod({"no-such-host.invalid"}).output, "two arguments"));
 }
 
-TEST_CASE("help that cannot be printed is an error", "[C6]") {
-  for (const char* const option : {"--help", "--version"})
-    CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
-}
-
 TEST_CASE("with any limit of descriptors the program serves a client or names the limit",
           "[C6][M4]") {
   if (sanitized) return;  // the sanitizer needs descriptors of its own
@@ -160,12 +164,14 @@ TEST_CASE("with any limit of descriptors the program serves a client or names th
 }
 
 TEST_CASE("the timeout closes a silent client", "[C6][M6]") {
+  std::deque<Echod> servers;
   for (const std::vector<std::string>& options :
-       {std::vector<std::string>{"-t", "1"}, {"--timeout", "1"}, {"--timeout=1"}}) {
-    const Echod echod({.options = options});
-    CHECK(Client(echod.port()).exchange("in time") == "in time");
-    CHECK(Client(echod.port()).receive_all().empty());
-  }
+       {std::vector<std::string>{"-t", "1"}, {"--timeout", "1"}, {"--timeout=1"}})
+    servers.emplace_back(Start{.options = options});
+  std::vector<Client> silent;
+  for (const Echod& echod : servers) silent.emplace_back(echod.port());
+  for (const Echod& echod : servers) CHECK(Client(echod.port()).exchange("in time") == "in time");
+  for (Client& client : silent) CHECK(client.receive_all().empty());
 }
 
 TEST_CASE("SIGINT, SIGTERM and SIGHUP end the program with status 0", "[C3]") {
@@ -248,20 +254,22 @@ TEST_CASE("two signals at the same time are one: output that is pending is still
 TEST_CASE(
     "a client that never reads has 5 seconds at a stop, and is reset unless another signal comes",
     "[C3][E6]") {
-  for (const bool another : {false, true}) {
-    Echod echod;
-    StuckClient client(echod.port());
-    const auto start = std::chrono::steady_clock::now();
-    echod.signal(SIGTERM);
-    wait_until_refused(echod.port());
-    if (another) {
-      std::this_thread::sleep_for(1100ms);
-      echod.signal(SIGTERM);
-    }
-    CHECK(echod.wait() == 0);
-    CHECK((std::chrono::steady_clock::now() - start < 4s) == another);
-    CHECK(client.how_it_ends() == "reset");
-  }
+  Echod one;
+  Echod other;
+  StuckClient client(one.port());
+  StuckClient others_client(other.port());
+  const auto start = std::chrono::steady_clock::now();
+  one.signal(SIGTERM);
+  other.signal(SIGTERM);
+  wait_until_refused(other.port());
+  std::this_thread::sleep_for(1100ms);
+  other.signal(SIGTERM);
+  CHECK(other.wait() == 0);
+  CHECK(std::chrono::steady_clock::now() - start < 5s);
+  CHECK(others_client.how_it_ends() == "reset");
+  CHECK(one.wait() == 0);
+  CHECK(std::chrono::steady_clock::now() - start >= 5s);
+  CHECK(client.how_it_ends() == "reset");
 }
 
 TEST_CASE("the same port can be listened on again at once", "[C3]") {
@@ -301,51 +309,6 @@ TEST_CASE("status lines that nobody reads stop neither the server nor its end", 
     echod.signal(SIGUSR1);
     REQUIRE(client.echoes("x\n"));
   }
-  CHECK(echod.stop() == 0);
-}
-
-TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {
-  Echod echod({.descriptors = 32});
-  std::vector<Client> clients;
-  while (clients.size() < 40) clients.emplace_back(echod.port());
-  CHECK(echod.line() == std::string("echod: accepting paused: ") + std::strerror(EMFILE));
-  echod.signal(SIGUSR1);
-  const std::string status = echod.line_with("connections: ");
-  CHECK(status.substr(status.find(';')) == "; 0 bytes echoed; accepting paused");
-}
-
-TEST_CASE("after a pause the status line says that the server accepts again", "[C4][M4]") {
-  Echod echod({.descriptors = 32});
-  std::vector<Client> clients;
-  while (clients.size() < 40) clients.emplace_back(echod.port());
-  CHECK_FALSE(echod.line_with("accepting paused").empty());
-  for (int i = 0; i < 20; ++i) clients[static_cast<std::size_t>(i)].close();
-  CHECK(clients.back().echoes("a line\n"));
-  echod.signal(SIGUSR1);
-  CHECK_FALSE(contains(echod.line_with("connections: "), "paused"));
-}
-
-TEST_CASE("a pause is said once a second at most", "[C4][M4]") {
-  Echod echod({.descriptors = 32});
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<Client> clients;
-  while (clients.size() < 60) clients.emplace_back(echod.port());
-  for (std::size_t i = 0; i < 20; ++i) {
-    clients[i].close();  // the next one is accepted, and the server pauses again
-    std::this_thread::sleep_for(20ms);
-  }
-  echod.signal(SIGUSR1);
-  int said = 0;
-  while (contains(echod.line(), "accepting paused: ")) ++said;
-  CHECK(said >= 1);
-  CHECK(said <= 2 + (std::chrono::steady_clock::now() - start) / 1s);
-}
-
-TEST_CASE("a server that has paused can be stopped", "[C3][M4]") {
-  Echod echod({.descriptors = 32});
-  std::vector<Client> clients;
-  while (clients.size() < 40) clients.emplace_back(echod.port());
-  CHECK_FALSE(echod.line_with("accepting paused").empty());
   CHECK(echod.stop() == 0);
 }
 

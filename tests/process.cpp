@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <stdexcept>
 #include <system_error>
@@ -128,6 +129,16 @@ int Process::wait() {
 int Process::stop() {
   signal(SIGTERM);
   return wait();
+}
+
+double cpu_of([[maybe_unused]] pid_t pid) {
+#if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
+  clockid_t clock{};
+  timespec time{};
+  if (pid > 0 && ::clock_getcpuclockid(pid, &clock) == 0 && ::clock_gettime(clock, &time) == 0)
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
+#endif
+  return -1;
 }
 
 double Process::cpu_seconds() const {

@@ -69,6 +69,10 @@ class Echod : public Process {
   std::uint16_t port_;
 };
 
+/// Returns the CPU time of a running process so far, in seconds. Returns a negative number if it is
+/// not known: macOS does not have clock_getcpuclockid(3).
+double cpu_of(pid_t pid);
+
 struct Result {
   int status;
   std::string output;
@@ -76,6 +80,10 @@ struct Result {
 
 /// Runs echod until it ends.
 Result run_echod(const std::vector<std::string>& options);
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool sanitized = true;

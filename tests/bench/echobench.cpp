@@ -13,7 +13,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <exception>
 #include <deque>
 #include <optional>
@@ -100,17 +99,6 @@ class Run final : public echod::EventLoop::Handler {
  private:
   std::vector<Pinger*> by_descriptor_;
 };
-
-/// Returns the CPU time of a process so far, in seconds, or a negative number if it is not known.
-double cpu_of([[maybe_unused]] pid_t pid) {
-#if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
-  clockid_t clock{};
-  timespec time{};
-  if (pid > 0 && ::clock_getcpuclockid(pid, &clock) == 0 && ::clock_gettime(clock, &time) == 0)
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
-#endif
-  return -1;
-}
 
 /// Sends one line and waits for its echo. From then on the connection is idle.
 void greet(echod::Socket& idler) {
