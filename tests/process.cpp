@@ -163,7 +163,7 @@ double Process::peak_kilobytes() const {
 
 Echod::Echod(Start start) : Process(on_free_port(std::move(start))) {
   // With -v, other lines come first.
-  const std::string announcement = line_with("echod: listening on 127.0.0.1:");
+  const std::string announcement = line_with(": listening on 127.0.0.1:");
   if (announcement.empty()) throw std::runtime_error("the server did not start");
   port_ = port_of(announcement);
 }

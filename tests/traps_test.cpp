@@ -20,19 +20,19 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Returns the path that NAIVE_ECHOD gives. Without it, looks where the build has put naive_echod,
+/// Returns the path that ONE_CLIENT gives. Without it, looks where the build has put one_client,
 /// near echod, and in the current directory. Returns an empty string, with a warning, if it is in
 /// none of these places.
 std::string naive_program() {
-  const char* const named = std::getenv("NAIVE_ECHOD");
+  const char* const named = std::getenv("ONE_CLIENT");
   if (named != nullptr) return named;
   const char* const echod = std::getenv("ECHOD");
   const std::string program = echod != nullptr ? echod : "";
   const std::string near_echod = program.substr(0, program.rfind('/') + 1);
-  for (const std::string& path : {std::string(NAIVE_ECHOD_PATH), near_echod + "naive_echod",
-                                  near_echod + "tests/naive_echod", std::string("./naive_echod")})
+  for (const std::string& path : {std::string(ONE_CLIENT_PATH), near_echod + "one_client",
+                                  near_echod + "tutorial/one_client", std::string("./one_client")})
     if (::access(path.c_str(), X_OK) == 0) return path;
-  WARN("cannot find naive_echod, and NAIVE_ECHOD does not name it: only echod is tested");
+  WARN("cannot find one_client, and ONE_CLIENT does not name it: only echod is tested");
   return {};
 }
 
@@ -41,7 +41,7 @@ template <typename Trap>
 void check_only_naive_falls_into(Trap trap, rlim_t descriptors = 0) {
   const std::string program = naive_program();
   if (!program.empty()) {
-    transcript::note("server", "is naive_echod");
+    transcript::note("server", "is one_client");
     Echod naive({.descriptors = descriptors, .program = program});
     CHECK(trap(naive));
   }
@@ -118,7 +118,7 @@ TEST_CASE("writing to a client that has gone raises SIGPIPE", "[trap][M5]") {
       const bool gone = throws([&] {
         Client client(server.port());
         client.send("x");
-        // Nothing comes: by then naive_echod waits for the rest of the line.
+        // Nothing comes: by then one_client waits for the rest of the line.
         client.hears_within(100ms);
         server.signal(SIGSTOP);
         // So that echod also writes twice: the lines, then this half.
