@@ -28,8 +28,9 @@ StepResult Connection::step(std::span<char> buffer) noexcept {
           // No event will come for input that is here already.
           const std::size_t used = answer(input_, result);
           input_.erase(0, used);
-          // erase() gives no memory back. This does, unless there is none for a smaller copy.
-          input_.shrink_to_fit();
+          // erase() gives no memory back. This does, unless there is none for a smaller copy. While
+          // output is unsent the input may be large, and a copy of it would be too much.
+          if (output_.empty()) input_.shrink_to_fit();
         }
         break;
       case State::at_end:
