@@ -691,6 +691,21 @@ TEST_CASE("one step sends at most 256 KiB, although the kernel takes more", "[M1
   CHECK(most == 256 * kibibyte);
 }
 
+// A write for each of them would take as long as hundreds of large ones.
+TEST_CASE("one step sends at most 64 short replies, and what was unsent", "[M1]") {
+  Store store;
+  const std::string input = repeated("GET key\n", 20'000);
+  const std::string expected = repeated("NOT FOUND\n", 20'000);
+  Session session(store, {.input = input, .expected = expected});
+  std::size_t most = 0;
+  while (!session.connection.ended()) {
+    session.step();
+    most = std::max(most, std::exchange(session.now.writes, 0));
+  }
+  CHECK(session.complete());
+  CHECK(most == 65);
+}
+
 TEST_CASE("a client is served between the steps of another that always takes more", "[M1]") {
   LocalServer server;
   REQUIRE(server.store().set("key", large));

@@ -1,6 +1,6 @@
 // key_value, a key-value store: echod's parts with another protocol. Compare main.cpp.
 //
-//   cmake --build build --target key_value && build/tests/key_value 127.0.0.1 8081
+//   cmake --build build --target key_value && build/tutorial/key_value 127.0.0.1 8081
 //
 // src/tutorial/key_value stands in front of the include path, so "echod/protocol.hpp" is the one
 // there, and Connection and Server are compiled with it.
