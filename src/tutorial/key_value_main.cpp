@@ -50,7 +50,8 @@ int main(int argc, char** argv) {
     Server server(loop, std::move(listener), KeyValue(store), {});
     std::fprintf(stderr, "key_value: listening on %s\n", address.c_str());
     enter_capability_mode();
-    loop.run(server);  // until a signal to stop
+    say_waits = false;  // from now on there are clients
+    loop.run(server);   // until a signal to stop
     return EXIT_SUCCESS;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "key_value: %s%s\n", error.what(), descriptor_limit_hint(error).c_str());
