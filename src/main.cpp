@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
     const std::string address = listener.local_address();
     EventLoop loop;
     Server server(loop, std::move(listener), Protocol(), {.idle = options.idle});
+    // Not before the Server watches its signals: one that follows this line must not be lost.
     say("listening on %s", address.c_str());
     enter_capability_mode();
     say_waits = false;  // from now on there are clients

@@ -52,7 +52,9 @@ Options parse_command_line(int argc, char** argv) {
                                             {"version", no_argument, nullptr, 'V'},
                                             {}};
   Options options;
-  // The ':' keeps getopt quiet: its own messages begin with the path of the program.
+  // The '+' ends the options at the first argument, so in "127.0.0.1 -1" the port is wrong, and not
+  // an option. The ':' tells a missing argument from an unknown option. It also keeps getopt quiet:
+  // its own messages begin with the path of the program.
   for (;;) {
     const std::string typed = optind < argc ? argv[optind] : "";
     const int letter = getopt_long(argc, argv, "+:ht:Vv", long_options, nullptr);
@@ -77,6 +79,7 @@ Options parse_command_line(int argc, char** argv) {
   const bool only_port =
       argc == 1 && std::string(argv[0]).find_first_not_of("0123456789") == std::string::npos;
   if (argc > 0 && !only_port) options.address = argv[0];
+  // getaddrinfo(3) would take it for every address of the machine.
   if (options.address.empty()) bad_usage("the address is empty");
   if (argc == 2 || only_port)
     options.port = static_cast<std::uint16_t>(parse_number(argv[argc - 1], 0, 65535, "the port"));

@@ -39,7 +39,7 @@ void prepare_process() {
   open_standard_descriptors();
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
+  limit.rlim_cur = limit.rlim_max;  // The soft limit is often 256 or 1024.
   ::setrlimit(RLIMIT_NOFILE, &limit);
   // What a write can raise: to a client that has gone; to a terminal that stops background jobs
   // (stty tostop); to a log at its size limit. Ignored, the write succeeds or fails instead.

@@ -36,6 +36,7 @@ Socket::Outcome outcome_of(int error) {
   switch (error) {
     case EAGAIN: return Socket::Outcome::queue_empty;
     case EINTR:
+    // The client gave up while it waited in the queue. Some systems say the second or the third.
     case ECONNABORTED:
     case ECONNRESET:
     case EPROTO:
@@ -52,6 +53,7 @@ Socket::Outcome outcome_of(int error) {
     case EPERM:
 #endif
       return Socket::Outcome::client_gone;
+    // To wait, or to go on, would hide the bug.
     case EBADF:
     case EFAULT:
     case ENOTSOCK: throw std::system_error(error, std::generic_category(), "accept");
@@ -64,6 +66,8 @@ Socket::Outcome outcome_of(int error) {
 /// Returns an empty Socket and sets errno if it cannot listen on this address.
 Socket listen_on(const addrinfo& address) {
   Socket socket(::socket(address.ai_family, address.ai_socktype, address.ai_protocol));
+  // Non-blocking, because a connection can vanish between its event and accept(2), which must not
+  // wait for the next one then.
   if (!socket || !set_descriptor_flags(socket)) return Socket();
   // A server that is started again can then bind although old connections are in TIME_WAIT.
   if (!set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1)) return Socket();
@@ -75,10 +79,11 @@ Socket listen_on(const addrinfo& address) {
   if (!set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1)) return Socket();
   // Notices a client that disappeared without a word.
   if (!set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1)) return Socket();
-  // Urgent data are input like any other.
+  // Urgent data are input like any other. Without this, one byte would be missing in the echo.
   if (!set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1)) return Socket();
   if (::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) != 0) return Socket();
-  // Every system reduces the backlog to its own limit.
+  // Clients that connect at the same moment wait in this queue; a short one drops them. Every
+  // system reduces it to its own limit.
   if (::listen(socket.descriptor(), INT_MAX) != 0) return Socket();
   return socket;
 }
@@ -125,6 +130,7 @@ std::string address_of(const Socket& socket, decltype(::getsockname)* find) {
   char port[NI_MAXSERV];
   // macOS can report a peer without an address: the length is 0 then.
   if (find(socket.descriptor(), address, &length) != 0 || length == 0) return "an unknown address";
+  // Numbers, because to look up names can take long.
   const int numeric = NI_NUMERICHOST | NI_NUMERICSERV;
   if (::getnameinfo(address, length, host, sizeof host, port, sizeof port, numeric) != 0)
     return "an unknown address";
@@ -133,7 +139,7 @@ std::string address_of(const Socket& socket, decltype(::getsockname)* find) {
 }  // namespace
 
 Socket::~Socket() {
-  const int saved = errno;
+  const int saved = errno;  // It says why listen_on() failed.
   if (descriptor_ >= 0) ::close(descriptor_);
   errno = saved;
 }
@@ -180,6 +186,7 @@ Socket::Accepted Socket::accept() {
 }
 
 bool Socket::descriptor_available() const noexcept {
+  // Socket closes the new descriptor again.
   return static_cast<bool>(Socket(::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0)));
 }
 

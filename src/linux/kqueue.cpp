@@ -80,6 +80,7 @@ struct Descriptor {
   bool known() const { return read.added || write.added; }
   std::uint32_t mask() const {
     std::uint32_t mask = 0;
+    // EPOLLRDHUP: the peer has shut down its sending side, maybe with bytes unread.
     if (read.enabled) mask |= EPOLLIN | EPOLLRDHUP;
     if (write.enabled) mask |= EPOLLOUT;
     return mask != 0 ? mask : EPOLLONESHOT;
@@ -109,6 +110,7 @@ int change_descriptor(const struct kevent& change) {
   if (change.ident > INT_MAX) return EBADF;
   const int fd = static_cast<int>(change.ident);
   if (change.ident >= descriptors.size()) {
+    // Not for any number, or a wrong one could take all memory.
     if (fcntl(fd, F_GETFD) < 0) return EBADF;
     try {
       descriptors.resize(change.ident + 1);
@@ -122,7 +124,7 @@ int change_descriptor(const struct kevent& change) {
     Knote& knote = change.filter == EVFILT_READ ? next.read : next.write;
     const int refused = knote.change(change);
     if (refused != 0) return refused;
-    if (!now.known() && !next.known()) return 0;
+    if (!now.known() && !next.known()) return 0;  // EV_ADD|EV_DELETE
     int operation = EPOLL_CTL_MOD;
     if (!now.known()) operation = EPOLL_CTL_ADD;
     if (!next.known()) operation = EPOLL_CTL_DEL;
@@ -154,7 +156,7 @@ int watch_signal(int number) {
   signals[number].count = 0;
   struct sigaction action {};
   action.sa_handler = count_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = SA_RESTART;  // On a BSD, an ignored signal does not interrupt a read either.
   if (sigaction(number, &action, &signals[number].original) != 0) return errno;
   sigprocmask(SIG_UNBLOCK, &mask, nullptr);  // A BSD counts blocked signals, too.
   return 0;
@@ -172,6 +174,7 @@ int change_signal(const struct kevent& change) {
   Knote& now = signals[number].knote;
   Knote next = now;
   int error = next.change(change);
+  // Only once, or our own handler would be taken for the original action.
   if (error == 0 && !now.added && next.added) error = watch_signal(number);
   if (error != 0) return error;
   if (!next.added) unwatch_signal(number);
@@ -180,6 +183,7 @@ int change_signal(const struct kevent& change) {
   return 0;
 }
 
+/// Refuses what the adapter lacks. Code that needs it must not seem to work.
 int make_change(const struct kevent& change) {
   if ((change.flags & ~(EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE)) != 0) return EINVAL;
   if (change.fflags != 0 && (change.flags & EV_DELETE) == 0) return EINVAL;
@@ -236,6 +240,7 @@ int fail(int error) {
 }  // namespace
 
 int kqueue() {
+  // close() of an earlier kqueue did not give its signals back, nor close the eventfd.
   for (int number = 1; number < NSIG; ++number) {
     unwatch_signal(number);
     signals[number].knote = {};
