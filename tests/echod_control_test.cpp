@@ -1,4 +1,5 @@
 // Tests the program end to end: its command line, its signals and its messages.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -9,6 +10,14 @@
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#ifdef __FreeBSD__
+#include <sys/types.h>
+// <sys/types.h> comes first: the other two need it.
+#include <sys/sysctl.h>
+#include <sys/user.h>
+#include <unistd.h>
+#endif
 
 #include "catch.hpp"
 #include "client.hpp"
@@ -172,6 +181,19 @@ TEST_CASE("the timeout closes a silent client", "[C6][M6]") {
   for (const Echod& echod : servers) silent.emplace_back(echod.port());
   for (const Echod& echod : servers) CHECK(Client(echod.port()).exchange("in time") == "in time");
   for (Client& client : silent) CHECK(client.receive_all().empty());
+}
+
+// A program that starts a server waits for this line, and may send a signal right after it.
+TEST_CASE("signals are watched before the announcement", "[C2][C3]") {
+  Process echod({.options = {"-v", "127.0.0.1", "0"}});
+  std::vector<int> watched;
+  for (std::string line = echod.line(); !begins(line, "echod: listening on ");
+       line = echod.line()) {
+    REQUIRE_FALSE(line.empty());
+    if (begins(line, "change  signal ")) watched.push_back(std::stoi(line.substr(15)));
+  }
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1})
+    CHECK(std::count(watched.begin(), watched.end(), number) == 1);
 }
 
 TEST_CASE("SIGINT, SIGTERM and SIGHUP end the program with status 0", "[C3]") {
@@ -371,3 +393,19 @@ TEST_CASE("with standard error closed, no client receives what is meant for it",
   CHECK_FALSE(client->hears_within(200ms));
   CHECK(client->echoes("another\n"));
 }
+
+#ifdef __FreeBSD__
+TEST_CASE("the program serves its clients in capability mode", "[C7]") {
+  if (::feature_present("security_capability_mode") == 0) {
+    WARN("this kernel has no capability mode");
+    return;
+  }
+  const Echod echod;
+  CHECK(Client(echod.port()).exchange("a line\n") == "a line\n");
+  const int name[] = {CTL_KERN, KERN_PROC, KERN_PROC_PID, static_cast<int>(echod.pid())};
+  kinfo_proc process{};
+  std::size_t size = sizeof process;
+  REQUIRE(::sysctl(name, 4, &process, &size, nullptr, 0) == 0);
+  CHECK((process.ki_cr_flags & KI_CRF_CAPABILITY_MODE) != 0);
+}
+#endif
