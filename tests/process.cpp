@@ -80,7 +80,7 @@ Process::~Process() {
 }
 
 void Process::signal(int number) const {
-  transcript::note("server", "gets signal " + std::to_string(number));
+  transcript::note("server", "gets " + transcript::name_of_signal(number));
   if (::kill(pid_, number) != 0) fail("kill");
 }
 

@@ -163,7 +163,7 @@ class ServerProcess {
   }
 
   void signal(int number) const {
-    transcript::note("server", "gets signal " + std::to_string(number));
+    transcript::note("server", "gets " + transcript::name_of_signal(number));
     ::kill(pid_, number);
   }
   /// Waits until it ends. Returns 0 after a stop.

@@ -1,7 +1,8 @@
-// If the environment has ECHOD_TRANSCRIPT, writes to stderr what the clients of a test do.
-// tests/break-it sets it to show what a client of a broken server sees.
+// If the environment has ECHOD_TRANSCRIPT, writes to stderr what the clients of a test do, as lines
+// that begin with '~'. tests/break-it sets it to show what a client of a broken server sees.
 #pragma once
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -32,12 +33,52 @@ struct Silence {
   ~Silence() { --count; }
 };
 
+inline std::string name_of_signal(int number) {
+  switch (number) {
+    case SIGHUP: return "SIGHUP";
+    case SIGINT: return "SIGINT";
+    case SIGKILL: return "SIGKILL";
+    case SIGTERM: return "SIGTERM";
+    case SIGSTOP: return "SIGSTOP";
+    case SIGCONT: return "SIGCONT";
+    case SIGUSR1: return "SIGUSR1";
+    default: return "signal " + std::to_string(number);
+  }
+}
+
+/// Writes the notes. A client may send or receive in a thousand pieces. Then the first is a line,
+/// and all others together are another.
+class Writer {
+ public:
+  void write(const std::string& step, std::string_view bytes) {
+    if (!on_ || Silence::count > 0) return;
+    if (!bytes.empty() && step == step_) {
+      more_ += bytes.size();
+      return;
+    }
+    finish();
+    step_ = step;
+    std::fprintf(stderr, "~ %s", step.c_str());
+    if (bytes.size() > 60) std::fprintf(stderr, " %zu bytes:", bytes.size());
+    if (!bytes.empty()) std::fprintf(stderr, " %s", quoted(bytes).c_str());
+    std::fputc('\n', stderr);
+  }
+  ~Writer() { finish(); }
+
+ private:
+  void finish() {
+    if (more_ > 0) std::fprintf(stderr, "~ %s %zu bytes more\n", step_.c_str(), more_);
+    more_ = 0;
+  }
+
+  const bool on_ = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
+  std::string step_;      // the last one
+  std::size_t more_ = 0;  // bytes of it that are not written yet
+};
+
 /// Writes what `who` ("client 1", "server") did, and with which bytes, if any.
 inline void note(const std::string& who, const std::string& what, std::string_view bytes = {}) {
-  static const bool on = std::getenv("ECHOD_TRANSCRIPT") != nullptr;
-  if (!on || Silence::count > 0) return;
-  std::fprintf(stderr, "~ %s: %s", who.c_str(), what.c_str());
-  if (!bytes.empty()) std::fprintf(stderr, " %zu bytes: %s", bytes.size(), quoted(bytes).c_str());
-  std::fputc('\n', stderr);
+  static Writer writer;
+  writer.write(who + " " + what, bytes);
 }
 }  // namespace transcript
