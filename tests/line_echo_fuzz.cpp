@@ -1,5 +1,5 @@
 // A libFuzzer target. It compares LineEcho with the model, for any bytes in any pieces. Build it
-// with clang and -DECHOD_FUZZ=ON. Run it with `line_echo_fuzz -max_total_time=600`.
+// with clang and --target line_echo_fuzz. Run it with `line_echo_fuzz -max_total_time=600`.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>

@@ -2,7 +2,7 @@
 # idle.sh [ECHOBENCH]: prints the CPU time per line of 50 busy connections, with more and more idle ones, as a table
 # and a chart. Each number is the median of five rounds. It needs about 10,000 descriptors (ulimit -n).
 set -eu
-bench=${1:-$(dirname "$0")/../../build/tests/bench/echobench}
+bench=${1:-$(dirname "$0")/../../build/tests/echobench}
 counts="0 1000 2000 4000 6000 9000"
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
