@@ -53,7 +53,8 @@ int unacknowledged(int descriptor) {
   ::getsockopt(descriptor, SOL_SOCKET, SO_NWRITE, &count, &size);
 #elif defined(FIONWRITE)  // FreeBSD
   ::ioctl(descriptor, FIONWRITE, &count);
-#else                     // Linux calls it SIOCOUTQ, too
+#else
+  // Linux. For sockets, tcp(7) calls it SIOCOUTQ.
   ::ioctl(descriptor, TIOCOUTQ, &count);
 #endif
   return count;
@@ -198,16 +199,6 @@ bool Client::hears_within(std::chrono::milliseconds time) const {
   return ready_within(POLLIN, time);
 }
 
-/// poll(2) always reports POLLHUP and POLLERR. But if no event is requested, it does not wake up
-/// for them on FreeBSD.
-bool Client::breaks() const {
-  const auto start = std::chrono::steady_clock::now();
-  while (std::chrono::steady_clock::now() - start < patience) {
-    if (ready_within(0, std::chrono::milliseconds(10))) return true;
-  }
-  return false;
-}
-
 std::string Client::how_it_ends() {
   try {
     receive_all();
@@ -239,6 +230,7 @@ void wait_until_refused(std::uint16_t port) {
       // Not ECONNRESET: that is a full accept queue on FreeBSD.
       if (error.code().value() == ECONNREFUSED) return;
     }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   throw std::runtime_error("the server goes on listening");
 }

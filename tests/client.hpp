@@ -41,8 +41,6 @@ class Client {
   void wait_until_arrived() const;
   /// Returns whether bytes, end-of-file or a reset arrive within `time`.
   bool hears_within(std::chrono::milliseconds time) const;
-  /// Waits until the connection breaks, without reading. Returns false if it does not break.
-  bool breaks() const;
   /// Discards input until the connection ends. Returns "end-of-file", "reset", or the text of
   /// another error.
   std::string how_it_ends();
