@@ -5,9 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <deque>
-#include <optional>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -21,7 +19,6 @@
 
 #include "catch.hpp"
 #include "client.hpp"
-#include "patience.hpp"
 #include "process.hpp"
 
 using namespace std::chrono_literals;
@@ -38,16 +35,6 @@ std::string complaint(const std::vector<std::string>& options) {
   CHECK(begins(result.output, "echod: "));
   CHECK(contains(result.output, "\nusage: echod "));
   return result.output.substr(0, result.output.find('\n'));
-}
-
-/// Returns a port that is free and stays free: a connection of an earlier server is in TIME_WAIT, so
-/// no client gets this port as its own.
-std::uint16_t free_port() {
-  const Echod echod;
-  Client client(echod.port());
-  client.send("\n");
-  CHECK(client.how_it_ends() == "end-of-file");  // the server closes first
-  return echod.port();
 }
 
 }  // namespace
@@ -378,20 +365,11 @@ TEST_CASE("without -v only the announcement is printed", "[C5]") {
 TEST_CASE("with standard error closed, no client receives what is meant for it", "[C4]") {
   const std::uint16_t port = free_port();
   const Process echod({.options = {"127.0.0.1", std::to_string(port)}, .closed = true});
-  std::optional<Client> client;
-  const auto start = std::chrono::steady_clock::now();
-  while (!client) {
-    REQUIRE(std::chrono::steady_clock::now() - start < patience);
-    try {
-      client.emplace(port);
-    } catch (const std::system_error&) {  // it does not listen yet
-      std::this_thread::sleep_for(10ms);
-    }
-  }
-  CHECK(client->echoes("a line\n"));
+  Client client = connect_when_listening(port);
+  CHECK(client.echoes("a line\n"));
   echod.signal(SIGUSR1);
-  CHECK_FALSE(client->hears_within(200ms));
-  CHECK(client->echoes("another\n"));
+  CHECK_FALSE(client.hears_within(200ms));
+  CHECK(client.echoes("another\n"));
 }
 
 #ifdef __FreeBSD__

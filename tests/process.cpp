@@ -6,15 +6,16 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 #include <utility>
 
-#include "client.hpp"
 #include "patience.hpp"
 #include "transcript.hpp"
 
@@ -24,7 +25,7 @@ namespace {
   throw std::system_error(errno, std::generic_category(), call);
 }
 
-[[noreturn]] void become(const Start& start, char* const* argv, int output) {
+[[noreturn]] void become(const Start& start, char* const* argv, int output, const sigset_t& mask) {
   ::dup2(output, STDOUT_FILENO);
   ::dup2(output, STDERR_FILENO);
   if (start.closed) {
@@ -34,10 +35,13 @@ namespace {
   if (start.descriptors != 0) ::setrlimit(RLIMIT_NOFILE, &limit);
   const rlimit memory{start.memory, start.memory};
   if (start.memory != 0) ::setrlimit(RLIMIT_AS, &memory);
-  // An ignored signal stays ignored after exec. The tests ignore SIGPIPE, nohup(1) ignores SIGHUP,
-  // and a shell without job control ignores SIGINT for what it runs in the background.
-  for (const int number : {SIGPIPE, SIGHUP, SIGINT})
+  // What is ignored stays so after exec. The tests ignore SIGPIPE, and prepare_process() does some
+  // more. nohup(1) ignores SIGHUP, and a shell without job control ignores SIGINT for what it runs
+  // in the background.
+  for (const int number : {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGPIPE, SIGTTOU, SIGXFSZ})
     std::signal(number, number == start.ignored ? SIG_IGN : SIG_DFL);
+  ::sigprocmask(SIG_SETMASK, &mask, nullptr);
+  if (start.before_exec) start.before_exec();
   ::execv(argv[0], argv);
   _exit(127);
 }
@@ -64,9 +68,15 @@ Process::Process(const Start& start) {
   int ends[2];
   if (::pipe(ends) != 0) fail("pipe");
   for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
+  // A signal that comes early waits until the new process has left the handlers of the tests behind.
+  sigset_t all;
+  sigset_t mask;
+  sigfillset(&all);  // a macro on macOS
+  ::sigprocmask(SIG_SETMASK, &all, &mask);
   pid_ = ::fork();
+  if (pid_ == 0) become(start, argv.data(), ends[1], mask);
+  ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   if (pid_ < 0) fail("fork");
-  if (pid_ == 0) become(start, argv.data(), ends[1]);
   ::close(ends[1]);
   pipe_ = ends[0];
 }
@@ -129,6 +139,26 @@ int Process::wait() {
 int Process::stop() {
   signal(SIGTERM);
   return wait();
+}
+
+std::uint16_t free_port() {
+  const Echod echod;
+  Client client(echod.port());
+  client.send("\n");
+  if (client.how_it_ends() != "end-of-file") throw std::runtime_error("the server did not close");
+  return echod.port();
+}
+
+Client connect_when_listening(std::uint16_t port) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    try {
+      return Client(port);
+    } catch (const std::system_error&) {
+      if (std::chrono::steady_clock::now() - start > patience) throw;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
 }
 
 double cpu_of([[maybe_unused]] pid_t pid) {

@@ -6,8 +6,11 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
+
+#include "client.hpp"
 
 /// How to start a process.
 struct Start {
@@ -18,6 +21,8 @@ struct Start {
   int ignored = 0;                        // if not 0: a signal that is ignored from the start
   // If true: starts without standard input, output and error.
   bool closed = false;
+  // If not empty: what the new process does last, before it becomes the program.
+  std::function<void()> before_exec = {};
 };
 
 /// A process. This class reads its standard output and standard error through one pipe.
@@ -68,6 +73,13 @@ class Echod : public Process {
  private:
   std::uint16_t port_;
 };
+
+/// Returns a port that is free and stays free: a connection of an earlier server is in TIME_WAIT, so
+/// no client gets this port as its own.
+std::uint16_t free_port();
+
+/// Connects to a server as soon as it listens. For a server whose announcement nobody can read.
+Client connect_when_listening(std::uint16_t port);
 
 /// Returns the CPU time of a running process so far, in seconds. Returns a negative number if it is
 /// not known: macOS does not have clock_getcpuclockid(3).
