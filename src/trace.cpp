@@ -32,18 +32,17 @@ std::string names_of_flags(unsigned flags) {
   return names.empty() ? "-" : names;
 }
 
-/// The text to put behind a line: nothing if `error` is 0.
-std::string reason(int error) {
-  if (error == 0) return {};
-  return std::string(": ") + std::strerror(error);
-}
+/// Both are empty if `error` is 0. No std::string: an exception here would end the server, and an
+/// error may well come from a lack of memory.
+const char* colon(int error) { return error != 0 ? ": " : ""; }
+const char* reason(int error) { return error != 0 ? std::strerror(error) : ""; }
 
 void print(const char* what, const struct kevent& kev, int error) {
   const char* const kind = kev.filter == EVFILT_SIGNAL ? "signal " : "fd ";
   const std::string subject = kind + std::to_string(kev.ident);
-  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s\n", what, subject.c_str(),
+  std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s%s\n", what, subject.c_str(),
                name_of(kev.filter), names_of_flags(kev.flags).c_str(),
-               static_cast<long long>(kev.data), reason(error).c_str());
+               static_cast<long long>(kev.data), colon(error), reason(error));
 }
 }  // namespace
 
@@ -62,9 +61,9 @@ void trace::change(const struct kevent& change, int error) {
 
 void trace::step(const Step& step) {
   if (!on) return;
-  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s\n",
+  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s%s\n",
                step.descriptor, step.received, step.sent, step.unsent, step.held, step.state,
-               reason(step.error).c_str());
+               colon(step.error), reason(step.error));
 }
 void trace::action(int descriptor, const char* what, const char* detail) {
   if (on) std::fprintf(stderr, "  fd %d: %s%s\n", descriptor, what, detail);

@@ -98,6 +98,11 @@ struct Patience {
   }
 };
 
+struct AllocationsCanFail {
+  AllocationsCanFail() { faults.allocations = faults.on || faults.no_memory; }
+  ~AllocationsCanFail() { faults.allocations = false; }
+};
+
 /// A server whose allocations can fail. Between its batches, it runs a function of the test.
 class Driver final : public LocalServer {
  public:
@@ -113,15 +118,12 @@ class Driver final : public LocalServer {
 
   void on_event(const struct kevent& event) override {
     if (event.filter != EVFILT_SIGNAL) last_ = static_cast<int>(event.ident);
-    faults.allocations = faults.on || faults.no_memory;
+    const AllocationsCanFail while_it_works;
     LocalServer::on_event(event);
-    faults.allocations = false;
   }
   std::optional<Clock::time_point> end_batch() override {
-    faults.allocations = faults.on || faults.no_memory;
-    const auto deadline = LocalServer::end_batch();
-    faults.allocations = false;
-    return deadline;
+    const AllocationsCanFail while_it_works;
+    return LocalServer::end_batch();
   }
 
  private:
@@ -331,6 +333,26 @@ TEST_CASE("the trace shows a client for which there is no memory", "[C5][M4]") {
   const std::string trace = standard_error.read();
   INFO(trace);
   CHECK(trace.find(": reset: Cannot allocate memory\n") != std::string::npos);
+}
+
+TEST_CASE("the trace of an error needs no memory", "[C5][M4]") {
+  faults = {};
+  Driver server;
+  Client client = served(server);
+  const Patience waits;
+  const StandardError standard_error;
+  std::string trace;
+  client.reset();
+  echod::trace::on = true;
+  faults.no_memory = true;
+  CHECK_NOTHROW(server.run([&] {
+    trace += standard_error.read();
+    return waits() && trace.find(": closed\n") == std::string::npos;
+  }));
+  echod::trace::on = false;
+  faults.no_memory = false;
+  INFO(trace);
+  CHECK(trace.find("ended: Connection reset by peer\n") != std::string::npos);
 }
 
 TEST_CASE("when a client ends for lack of memory, the listener pauses", "[M4]") {
