@@ -150,12 +150,8 @@ void Server::note_shortage(int error) {
 /// A client in the queue keeps the listener ready, so its filter has to be disabled. The pause ends
 /// when a connection ends; or after a second, because another process may have caused the shortage.
 void Server::pause(int reason) {
-  const Clients::Time now = EventLoop::Clock::now();
-  pause_deadline_ = now + pause_time;
-  switch_listener(EV_DISABLE);
-  if (now < next_notice_) return;
-  next_notice_ = now + pause_time;
-  say("accepting paused: %s", std::strerror(reason));
+  pause_deadline_ = EventLoop::Clock::now() + pause_time;
+  if (switch_listener(EV_DISABLE)) notice("accepting paused", std::strerror(reason));
 }
 
 void Server::resume() {
@@ -170,9 +166,17 @@ bool Server::switch_listener(unsigned short flag) {
     loop_.change(listener_.descriptor(), EVFILT_READ, flag);
     return true;
   } catch (const std::exception& error) {
-    say("the listener: %s", error.what());
+    notice("the listener", error.what());
     return false;
   }
+}
+
+/// Says what is wrong with the listener, at most once a second.
+void Server::notice(const char* what, const char* reason) {
+  const Clients::Time now = EventLoop::Clock::now();
+  if (now < next_notice_) return;
+  next_notice_ = now + pause_time;
+  say("%s: %s", what, reason);
 }
 
 /// Does one step of a client, and what follows from it. If its time is up, this is its last step

@@ -56,6 +56,7 @@ class Server final : public EventLoop::Handler {
   void pause(int reason);
   void resume();
   bool switch_listener(unsigned short flag);
+  void notice(const char* what, const char* reason);
   void serve(Connection& client, bool time_is_up = false);
   void stop_listening();
   void close_due_clients();
@@ -75,7 +76,7 @@ class Server final : public EventLoop::Handler {
   std::vector<char> buffer_ = std::vector<char>(std::size_t{112} * 1024);
   int shortage_ = 0;  // the errno, if a client lacked memory or a knote in this batch
   Clients::Time pause_deadline_ = Clients::never;  // when a pause of the listener ends
-  Clients::Time next_notice_ = Clients::past;      // when to say again that it pauses
+  Clients::Time next_notice_ = Clients::past;      // when to speak of the listener again
   std::optional<Clients::Time> first_signal_;      // when the first signal to stop came
   Clients::Time stop_deadline_ = Clients::never;   // when to reset the remaining clients
   std::uint64_t accepted_ = 0;                     // connections
