@@ -17,8 +17,10 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <initializer_list>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <random>
@@ -51,11 +53,13 @@ struct Faults {
   int read_error = 0;          // the errno of the next read
   int wait_error = 0;          // the errno of every wait
   bool no_memory = false;      // every allocation of the server fails
-  bool no_knote = false;       // no write filter can be added
   bool no_input = false;       // every read fails with EAGAIN
   std::size_t write_most = 0;  // if not 0: the most that one write takes
   int writes = -1;             // if not negative: how many more writes take anything
   unsigned accepts = 0;        // how often accept was called
+  // Is told of each change, and returns the errno with which it fails, or 0.
+  std::function<int(const struct kevent&)> before_change = {};
+  std::function<void(const struct kevent&)> after_change = {};
   std::uint64_t injected = 0;
   std::uint64_t fatal = 0;  // how many of them may end a connection
 
@@ -139,6 +143,11 @@ struct Batches {
 /// Returns whether a pause that began after `start` may be over.
 bool pause_may_be_over(Clock::time_point start) { return Clock::now() - start >= 1s; }
 
+/// Returns what the server says when it pauses.
+std::string paused_for(int error) {
+  return std::string("echod: accepting paused: ") + std::strerror(error) + "\n";
+}
+
 /// Returns a client that the server has accepted.
 Client served(Driver& server) {
   Client client(server.port());
@@ -146,6 +155,14 @@ Client served(Driver& server) {
   server.run([&] { return !client.hears_within(0ms); });
   client.receive(7);
   return client;
+}
+
+/// Sends a line, and returns whether it comes back.
+bool echoes(Driver& server, Client& client) {
+  const Patience waits;
+  client.send("one more line\n");
+  server.run([&] { return waits() && !client.hears_within(0ms); });
+  return client.receive(14) == "one more line\n";
 }
 
 /// Waits until the connection is ready, then does a step without memory.
@@ -174,7 +191,8 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
   ++allocated;
   return std::malloc(size);
 }
-void operator delete(void* memory) noexcept {
+// Inlined, GCC 12 would warn that free() does not belong to operator new.
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) --allocated;
   std::free(memory);
 }
@@ -214,14 +232,17 @@ int system::poll(pollfd& entry) {
 
 /// At random, only EV_ADD fails, because only a new knote needs memory.
 int system::change(int kqueue, const struct kevent& change) {
-  if (faults.no_knote && change.filter == EVFILT_WRITE) return fail_with(ENOMEM);
+  const int error = faults.before_change ? faults.before_change(change) : 0;
+  if (error != 0) return fail_with(error);
   if ((change.flags & EV_ADD) != 0 && faults.end_connection(200, {ENOMEM})) return -1;
-  return ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
+  const int result = ::kevent(kqueue, &change, 1, nullptr, 0, nullptr);
+  if (faults.after_change) faults.after_change(change);
+  return result;
 }
 
 int system::wait(int kqueue, std::span<struct kevent> events, const timespec* time) {
   if (faults.wait_error != 0) return fail_with(faults.wait_error);
-  if (faults.fail(10, {EINTR})) return -1;
+  if (faults.fail(10, {EINTR, ETIMEDOUT})) return -1;
   return ::kevent(kqueue, nullptr, 0, events.data(),
                   static_cast<int>(faults.shorten(events.size())), time);
 }
@@ -237,10 +258,13 @@ TEST_CASE(
     Client other = served(server);
     faults.accept_error = error;
     faults.accepts = 0;
+    const StandardError standard_error;
     Client client(server.port());
     client.send("a line\n");
     const Patience waits;
     server.run([&] { return waits() && faults.accepts == 0; });
+    CHECK(standard_error.read() == paused_for(error));
+    CHECK(echoes(server, other));
     server.run(Batches{50});
     CHECK((faults.accepts == 1 || pause_may_be_over(waits.start)));
     faults.accept_error = 0;
@@ -267,7 +291,11 @@ TEST_CASE("if no client leaves, a pause ends after a second", "[M4]") {
 TEST_CASE("an error of accept that is one client's trouble does not pause the listener",
           "[M4][M5]") {
   for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN,
-                          EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH}) {
+                          EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH,
+#ifdef ENONET  // Linux only
+                          ENONET, EPERM
+#endif
+       }) {
     faults = {};
     faults.accept_error = error;
     Driver server;
@@ -299,6 +327,18 @@ TEST_CASE("an error of kevent ends the program with a message", "[M3]") {
   Driver server;
   faults.wait_error = EBADF;
   CHECK_THROWS_AS(server.run([waits = Patience()] { return waits(); }), std::system_error);
+}
+
+TEST_CASE("EINTR and ETIMEDOUT of kevent mean that there are no events", "[M4]") {
+  for (const int error : {EINTR, ETIMEDOUT}) {
+    faults = {};
+    Driver server;
+    Client client = served(server);
+    faults.wait_error = error;
+    CHECK_NOTHROW(server.run(Batches{50}));
+    faults.wait_error = 0;
+    CHECK(echoes(server, client));
+  }
 }
 
 TEST_CASE("without memory for a new client it is reset, and the listener pauses", "[M4]") {
@@ -428,20 +468,85 @@ TEST_CASE("a client without a knote for its output is reset", "[M4][M5]") {
   faults = {};
   Driver server;
   Client client = served(server);
-  const Patience waits;
-  faults.no_knote = true;
+  bool refused = false;
+  faults.before_change = [&](const struct kevent& change) {
+    if (change.filter != EVFILT_WRITE) return 0;
+    refused = true;
+    return ENOMEM;
+  };
   faults.write_most = 1000;
   client.send(std::string(4999, 'x') + "\n");
-  int end = 0;
-  server.run([&] {
-    try {
-      if (client.hears_within(0ms)) client.receive(1000);
-    } catch (const std::system_error& error) {
-      end = error.code().value();
+  const Patience waits;
+  server.run([&] { return waits() && !refused; });
+  CHECK(client.how_it_ends() == "reset");
+}
+
+TEST_CASE("a client whose filter is refused is reset, and the listener pauses only in a shortage",
+          "[M4][M5]") {
+  const int shortages[] = {ENOMEM, ENOBUFS, ENOSPC};
+  for (const int error : {ENOMEM, ENOBUFS, ENOSPC, EPIPE, EBADF, EINVAL, ENOENT, EPERM}) {
+    for (const int filter : {EVFILT_READ, EVFILT_WRITE}) {
+      faults = {};
+      Driver server;
+      Client bystander = served(server);
+      bool refused = false;
+      faults.before_change = [&](const struct kevent& change) {
+        if (refused || change.filter != filter || change.flags != EV_ADD) return 0;
+        refused = true;
+        return error;
+      };
+      const StandardError standard_error;
+      faults.write_most = 1000;  // so that it needs the write filter
+      Client client(server.port());
+      client.send(std::string(4999, 'x') + "\n");
+      const Patience waits;
+      server.run([&] { return waits() && !refused; });
+      CHECK(client.how_it_ends() == "reset");
+      const bool is_shortage = std::count(std::begin(shortages), std::end(shortages), error) == 1;
+      CHECK(standard_error.read() == (is_shortage ? paused_for(error) : ""));
+      CHECK(echoes(server, bystander));
+      bystander.close();  // so the pause ends
+      Client next(server.port());
+      CHECK(echoes(server, next));
     }
-    return waits() && end == 0;
-  });
-  CHECK(end == ECONNRESET);
+  }
+}
+
+TEST_CASE("if the kernel refuses to switch the listener, no client is lost", "[M4]") {
+  for (const int flag : {EV_DISABLE, EV_ENABLE}) {
+    faults = {};
+    Driver server;
+    Client bystander = served(server);
+    Client leaver = served(server);
+    int refused = 0;
+    faults.before_change = [&](const struct kevent& change) {
+      if (static_cast<int>(change.ident) != server.listener() || change.flags != flag) return 0;
+      ++refused;
+      return EACCES;
+    };
+    const StandardError standard_error;
+    faults.accept_error = EMFILE;
+    faults.accepts = 0;
+    const Patience waits;
+    Client client(server.port());
+    client.send("a line\n");
+    server.run([&] { return waits() && faults.accepts == 0; });
+    leaver.close();  // so the pause ends
+    server.run([&] { return waits() && refused < 1; });
+    server.run(Batches{50});
+    CHECK(echoes(server, bystander));
+    if (flag == EV_DISABLE) {
+      CHECK(faults.accepts > 1);  // it cannot pause, so it asks again
+      const std::string said = standard_error.read();
+      INFO(said);
+      CHECK((std::count(said.begin(), said.end(), '\n') == 1 || pause_may_be_over(waits.start)));
+      CHECK(said.rfind("echod: the listener: kevent: Permission denied\n", 0) == 0);
+    }
+    faults.accept_error = 0;
+    faults.before_change = {};
+    server.run([&] { return waits() && !client.hears_within(0ms); });
+    CHECK(client.receive(7) == "a line\n");
+  }
 }
 
 TEST_CASE("a step that moves nothing gives a client no more time", "[M6]") {
