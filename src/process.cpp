@@ -86,8 +86,12 @@ void say(const char* format, ...) noexcept {
   pollfd error{STDERR_FILENO, POLLOUT, 0};
   const bool has_room = ::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0;
   if (!say_waits && !has_room) return;
-  // The result is of no use: there is nowhere to report that standard error fails. But glibc wants
-  // somebody to look at it.
-  if (::write(STDERR_FILENO, line, length + 1) < 0) return;
+  ssize_t count = ::write(STDERR_FILENO, line, length + 1);
+  if (say_waits && count < 0 && errno == EAGAIN) {
+    // Somebody who shares standard error has made it non-blocking.
+    ::poll(&error, 1, -1);
+    count = ::write(STDERR_FILENO, line, length + 1);
+  }
+  static_cast<void>(count);  // there is nowhere to report that standard error fails
 }
 }  // namespace echod
