@@ -161,6 +161,18 @@ Client connect_when_listening(std::uint16_t port) {
   }
 }
 
+bool ends_within(pid_t child, std::chrono::milliseconds time) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    siginfo_t info{};
+    if (::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+      fail("waitid");
+    if (info.si_pid == child) return true;
+    if (std::chrono::steady_clock::now() - start > time) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 double cpu_of([[maybe_unused]] pid_t pid) {
 #if defined(_POSIX_CPUTIME) && _POSIX_CPUTIME >= 0
   clockid_t clock{};

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -80,6 +81,9 @@ std::uint16_t free_port();
 
 /// Connects to a server as soon as it listens. For a server whose announcement nobody can read.
 Client connect_when_listening(std::uint16_t port);
+
+/// Returns whether a child process ends within `time`. It can still be waited for.
+bool ends_within(pid_t child, std::chrono::milliseconds time);
 
 /// Returns the CPU time of a running process so far, in seconds. Returns a negative number if it is
 /// not known: macOS does not have clock_getcpuclockid(3).

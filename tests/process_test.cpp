@@ -1,36 +1,74 @@
-// Tests how the process prepares its descriptors and SIGPIPE, and what it prints.
+// Tests how the process prepares its descriptors and signals, and what it prints.
 #include "echod/process.hpp"
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <exception>
 #include <string>
+#include <system_error>
 
 #include "catch.hpp"
+#include "process.hpp"
 #include "standard_error.hpp"
 
 using echod::say;
+using namespace std::chrono_literals;
 
 namespace {
+
+/// Runs a function in a child process. Returns the exit status, which is the function's result.
+template <typename Function>
+int status_in_child(Function function) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try {
+      _exit(function());
+    } catch (const std::exception&) {
+      _exit(EXIT_FAILURE);
+    }
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
 
 /// Runs `before`, prepare_process() and `check` in a child process. Returns whether `check`
 /// returned true.
 template <typename Before, typename Check>
 bool in_child(Before before, Check check) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    before();
-    echod::prepare_process();
-    _exit(check() ? 0 : 1);
-  }
-  int status = -1;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  return status == 0;
+  return status_in_child([&] {
+           before();
+           echod::prepare_process();
+           return check() ? EXIT_SUCCESS : EXIT_FAILURE;
+         }) == EXIT_SUCCESS;
 }
+
+/// Makes a directory the root of the file system. Returns whether the system allows it.
+bool enter_root(const char* directory) {
+#ifdef __linux__
+  if (::geteuid() != 0) ::unshare(CLONE_NEWUSER);  // in it, this process is as good as root
+#endif
+  return ::chroot(directory) == 0 && ::chdir("/") == 0;
+}
+
+void close_standard_descriptors() {
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(standard);
+}
+
+bool is_ignored(int number) { return std::signal(number, SIG_DFL) == SIG_IGN; }
 
 }  // namespace
 
@@ -58,19 +96,78 @@ TEST_CASE("standard descriptors that are closed are opened, and others stay as t
   }
   const int next = ::dup(STDERR_FILENO);  // the lowest number that is free
   ::close(next);
-  CHECK(in_child(
-      [] {
-        for (int i = 0; i < 3; ++i) ::close(i);
-      },
-      [&] { return ::write(STDERR_FILENO, "x", 1) == 1 && ::open("/", O_RDONLY) == next; }));
+  CHECK(in_child(close_standard_descriptors, [&] {
+    return ::write(STDERR_FILENO, "x", 1) == 1 && ::open("/", O_RDONLY) == next;
+  }));
   const StandardError standard_error;
   CHECK(in_child([] {}, [] { return ::write(STDERR_FILENO, "x", 1) == 1; }));
   CHECK(standard_error.read() == "x");
 }
 
+TEST_CASE("closed standard descriptors are filled without /dev/null, too", "[C4]") {
+  char empty[] = "/tmp/echod_test.XXXXXX";
+  REQUIRE(::mkdtemp(empty) != nullptr);
+  const bool allowed = in_child([] {}, [&] { return enter_root(empty); });
+  if (!allowed) WARN("to hide /dev/null takes root");
+  for (int first = STDIN_FILENO; allowed && first <= STDERR_FILENO; ++first) {
+    CHECK(in_child(
+        [&] {
+          enter_root(empty);
+          for (int closed = first; closed <= STDERR_FILENO; ++closed) ::close(closed);
+        },
+        [] {
+          // A write fails at once. A pipe would take it, and block when it is full.
+          return ::write(STDERR_FILENO, "x", 1) == -1 && ::open("/", O_RDONLY) > STDERR_FILENO;
+        }));
+  }
+  ::rmdir(empty);
+}
+
+TEST_CASE("if nothing can fill a closed standard descriptor, the program does not start", "[C4]") {
+  CHECK(status_in_child([] {
+          close_standard_descriptors();
+          rlimit limit{};
+          ::getrlimit(RLIMIT_NOFILE, &limit);
+          limit.rlim_cur = 0;
+          ::setrlimit(RLIMIT_NOFILE, &limit);
+          try {
+            echod::prepare_process();
+          } catch (const std::system_error& error) {
+            return error.code().value();
+          }
+          return 0;
+        }) == EMFILE);
+}
+
 TEST_CASE("SIGPIPE is ignored", "[M5]") {
-  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); },
-                 [] { return std::signal(SIGPIPE, SIG_DFL) == SIG_IGN; }));
+  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); }, [] { return is_ignored(SIGPIPE); }));
+}
+
+TEST_CASE("what printing can raise, and a request for a status line, are ignored", "[C4]") {
+  for (const int number : {SIGPIPE, SIGTTOU, SIGXFSZ, SIGUSR1}) {
+    CHECK(in_child([=] { std::signal(number, SIG_DFL); }, [=] { return is_ignored(number); }));
+  }
+}
+
+TEST_CASE("signals to stop are unblocked, and ignored only if they were before", "[C3]") {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    for (const auto action : {SIG_DFL, SIG_IGN}) {
+      CHECK(in_child(
+          [=] {
+            std::signal(number, action);
+            sigset_t set;
+            sigemptyset(&set);
+            sigaddset(&set, number);
+            ::sigprocmask(SIG_BLOCK, &set, nullptr);
+          },
+          [=] {
+            sigset_t blocked;
+            ::sigprocmask(SIG_BLOCK, nullptr, &blocked);
+            return sigismember(&blocked, number) == 0 &&
+                   is_ignored(number) == (action == SIG_IGN);
+          }));
+    }
+  }
 }
 
 TEST_CASE("a line is said with the program's name", "[C4]") {
@@ -91,17 +188,27 @@ TEST_CASE("a long line is cut to 512 bytes and keeps its newline", "[C4]") {
 TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   const StandardError standard_error;
   echod::say_waits = false;
-  const std::string much(4096, 'x');
-  std::size_t before = 0;
-  ::fcntl(standard_error.ends[1], F_SETFL, O_NONBLOCK);
-  ssize_t count = ::write(standard_error.ends[1], much.data(), much.size());
-  while (count > 0) {
-    before += static_cast<std::size_t>(count);
-    count = ::write(standard_error.ends[1], much.data(), much.size());
-  }
-  ::fcntl(standard_error.ends[1], F_SETFL, 0);
+  const std::size_t before = fill(STDERR_FILENO);
   say("this would wait");
   CHECK(standard_error.read() == std::string(before, 'x'));
   say("now there is room");
   CHECK(standard_error.read() == "echod: now there is room\n");
+}
+
+TEST_CASE("while the program starts, a line waits until there is room", "[C4]") {
+  for (const int flags : {0, O_NONBLOCK}) {
+    const StandardError standard_error;
+    echod::say_waits = true;
+    const std::size_t before = fill(STDERR_FILENO);
+    ::fcntl(STDERR_FILENO, F_SETFL, flags);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      say("why it cannot start");
+      ::_exit(0);
+    }
+    CHECK_FALSE(ends_within(child, 200ms));  // a server that does not wait is likely to have ended
+    CHECK(standard_error.read() == std::string(before, 'x'));
+    REQUIRE(::waitpid(child, nullptr, 0) == child);
+    CHECK(standard_error.read() == "echod: why it cannot start\n");
+  }
 }

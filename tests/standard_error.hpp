@@ -5,9 +5,25 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
 #include "catch.hpp"
+
+/// Fills a pipe. Returns how many times 'x' that took.
+inline std::size_t fill(int writing_end) {
+  const std::string much(4096, 'x');
+  std::size_t filled = 0;
+  const int flags = ::fcntl(writing_end, F_GETFL);
+  ::fcntl(writing_end, F_SETFL, flags | O_NONBLOCK);
+  ssize_t count = ::write(writing_end, much.data(), much.size());
+  while (count > 0) {
+    filled += static_cast<std::size_t>(count);
+    count = ::write(writing_end, much.data(), much.size());
+  }
+  ::fcntl(writing_end, F_SETFL, flags);
+  return filled;
+}
 
 /// While this object exists, standard error is a pipe.
 struct StandardError {
