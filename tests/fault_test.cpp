@@ -8,6 +8,7 @@
 #include <sys/event.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -60,6 +61,7 @@ struct Faults {
   // Is told of each change, and returns the errno with which it fails, or 0.
   std::function<int(const struct kevent&)> before_change = {};
   std::function<void(const struct kevent&)> after_change = {};
+  int raise_at_unblock = 0;  // if not 0: a signal that comes when sigprocmask(2) unblocks it
   std::uint64_t injected = 0;
   std::uint64_t fatal = 0;  // how many of them may end a connection
 
@@ -248,6 +250,16 @@ int system::wait(int kqueue, std::span<struct kevent> events, const timespec* ti
 }
 
 }  // namespace echod
+
+#ifdef __linux__
+/// Replaces sigprocmask(2) in this program.
+extern "C" int sigprocmask(int how, const sigset_t* set, sigset_t* oldset) {
+  const int result = ::pthread_sigmask(how, set, oldset);
+  if (how == SIG_UNBLOCK && faults.raise_at_unblock != 0)
+    ::kill(::getpid(), std::exchange(faults.raise_at_unblock, 0));
+  return result;
+}
+#endif
 
 TEST_CASE(
     "an error of accept that is not one client's trouble pauses the listener, and loses nobody",
@@ -548,6 +560,63 @@ TEST_CASE("if the kernel refuses to switch the listener, no client is lost", "[M
     CHECK(client.receive(7) == "a line\n");
   }
 }
+
+/// Returns the status of a child process in which a server starts, and runs until it stops. A signal
+/// to stop comes at the moment when the server asks the kqueue to watch it.
+int status_of_start_with(int number, bool before_the_knote) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (const int other : {SIGINT, SIGTERM, SIGHUP, SIGALRM}) std::signal(other, SIG_DFL);
+    ::alarm(static_cast<unsigned>(patience / 1s));
+    faults = {};
+    const auto raise_it = [=](const struct kevent& change) {
+      if (change.filter == EVFILT_SIGNAL && static_cast<int>(change.ident) == number)
+        ::kill(::getpid(), number);
+      return 0;
+    };
+    if (before_the_knote)
+      faults.before_change = raise_it;
+    else
+      faults.after_change = raise_it;
+    LocalServer().run_until_stopped();
+    ::_exit(0);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return status;
+}
+
+TEST_CASE("a signal to stop that comes while the server starts is not lost", "[C3]") {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    // Before the knote is there, it ends the process. Afterwards it does that or stops the server.
+    CHECK(status_of_start_with(number, true) == number);
+    const int status = status_of_start_with(number, false);
+    CHECK((status == 0 || status == number));
+  }
+}
+
+#ifdef __linux__
+TEST_CASE("Linux only: a signal that comes while the adapter begins to watch it is an event",
+          "[C3]") {
+  faults = {};
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR2);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  const int queue = ::kqueue();
+  REQUIRE(queue >= 0);
+  struct kevent event;
+  EV_SET(&event, SIGUSR2, EVFILT_SIGNAL, EV_ADD, 0, 0, nullptr);
+  faults.raise_at_unblock = SIGUSR2;
+  REQUIRE(::kevent(queue, &event, 1, nullptr, 0, nullptr) == 0);
+  CHECK(faults.raise_at_unblock == 0);
+  const timespec no_time{};
+  CHECK(::kevent(queue, nullptr, 0, &event, 1, &no_time) == 1);
+  CHECK(event.ident == SIGUSR2);
+  CHECK(event.data == 1);
+  ::close(queue);
+}
+#endif
 
 TEST_CASE("a step that moves nothing gives a client no more time", "[M6]") {
   faults = {};
