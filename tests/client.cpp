@@ -100,6 +100,16 @@ Client::Client(Client&& other) noexcept
 
 Client::~Client() { close(); }
 
+std::uint16_t Client::port() const {
+  sockaddr_storage storage{};
+  socklen_t length = sizeof storage;
+  if (::getsockname(descriptor_, reinterpret_cast<sockaddr*>(&storage), &length) != 0)
+    fail("getsockname");
+  if (storage.ss_family == AF_INET6)
+    return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage)->sin6_port);
+  return ntohs(reinterpret_cast<const sockaddr_in*>(&storage)->sin_port);
+}
+
 bool Client::ready_within(short events, std::chrono::milliseconds time) const {
   pollfd entry{descriptor_, events, 0};
   int ready = 0;

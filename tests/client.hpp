@@ -22,6 +22,9 @@ class Client {
   Client(const Client&) = delete;
   ~Client();
 
+  /// Returns the port of this end.
+  std::uint16_t port() const;
+
   void send(std::string_view bytes);
   /// Sends a byte as urgent data (MSG_OOB). A read at the other end stops in front of it.
   void send_urgent(char byte);

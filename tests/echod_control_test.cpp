@@ -1,4 +1,6 @@
 // Tests the program end to end: its command line, its signals and its messages.
+#include <netdb.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -81,9 +83,11 @@ TEST_CASE("a bad timeout is a usage error", "[C6][M6]") {
 
 TEST_CASE("an unknown option, a missing or empty argument and a third argument are usage errors",
           "[C6]") {
-  for (const std::vector<std::string>& options :
-       {std::vector<std::string>{"-x"}, {"-vx"}, {"--nonsense"}, {"--verbose=1"}, {"a", "0", "b"}})
-    complaint(options);
+  CHECK(complaint({"-x"}) == "echod: bad option: -x");
+  CHECK(complaint({"-vx"}) == "echod: bad option: -x");
+  for (const std::string option : {"--nonsense", "--verbose=1", "--verb=1"})
+    CHECK(complaint({option}) == "echod: bad option: " + option);
+  CHECK(complaint({"a", "0", "b"}) == "echod: too many arguments: 'b'");
   complaint({""});
   CHECK(complaint({"", "0"}) == "echod: the address is empty");
   for (const char* const option : {"-t", "--timeout"})
@@ -136,6 +140,26 @@ TEST_CASE("an address that contains a port or brackets gets a hint", "[C6]") {
                    " (the address and the port are two arguments, without brackets)\n"));
   }
   CHECK_FALSE(contains(run_echod({"no-such-host.invalid"}).output, "two arguments"));
+}
+
+TEST_CASE("a link-local address without a zone gets a hint", "[C6]") {
+  const Result result = run_echod({"fe80::1", "0"});
+  INFO(result.output);
+  CHECK(result.status == 1);
+  CHECK(begins(result.output, "echod: cannot listen on [fe80::1]:0: "));
+  CHECK(contains(result.output, " (a link-local address needs a zone, as in fe80::1%en0)\n"));
+  CHECK_FALSE(contains(run_echod({"192.0.2.1", "0"}).output, "zone"));
+}
+
+TEST_CASE("the reason of a failure is told, however long the name is", "[C6]") {
+  const std::string name(500, 'x');
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(name.c_str(), "80", nullptr, &found);
+  REQUIRE(error != 0);
+  const Result result = run_echod({name, "80"});
+  CHECK(result.status == 1);
+  CHECK(result.output == "echod: cannot listen on " + name.substr(0, 256) +
+                             "...:80: " + ::gai_strerror(error) + "\n");
 }
 
 TEST_CASE("with any limit of descriptors the program serves a client or names the limit",
@@ -352,6 +376,25 @@ TEST_CASE("the trace shows each event, each change and what came of it", "[C5]")
     at = trace.find(expected, at);
     INFO("expected next: " << expected);
     REQUIRE(at != std::string::npos);
+  }
+}
+
+TEST_CASE("the trace shows the address of each client", "[C5]") {
+  for (const std::string host : {"127.0.0.1", "::1"}) {
+    Process echod({.options = {"-v", host, "0"}});
+    const std::string announcement = echod.line_with("echod: ");
+    if (contains(announcement, "cannot listen")) {
+      WARN("no IPv6 on this machine");
+      continue;
+    }
+    const Client client(port_of(announcement), host.c_str());
+    const std::string line = echod.line_with("accepted");
+    const std::string address = host == "::1" ? "[::1]" : host;
+    const std::string expected = ": accepted from " + address + ":" + std::to_string(client.port());
+    INFO(line);
+    CHECK(begins(line, "  fd "));
+    CHECK(line.substr(line.find(':')) == expected);
+    CHECK(line.find_first_not_of("0123456789", 5) == line.find(':'));
   }
 }
 

@@ -43,6 +43,11 @@ bool has_flags(const Socket& socket) {
          (::fcntl(socket.descriptor(), F_GETFD) & FD_CLOEXEC) != 0;
 }
 
+std::string text_of(const std::string& host, std::uint16_t port) {
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
 /// Returns the message of Socket::listen if it fails, otherwise an empty string.
 std::string why_not(const std::string& host, std::uint16_t port) {
   try {
@@ -55,17 +60,36 @@ std::string why_not(const std::string& host, std::uint16_t port) {
 
 }  // namespace
 
-/// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". For
-/// "two-addresses.test" it returns 192.0.2.1, which no machine has, and 127.0.0.1.
+/// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". A name like
+/// "192.0.2.1+127.0.0.1" has these addresses, in this order. "no-family" and "no-protocol" stand for
+/// addresses of a kind that the system does not have.
 extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req,
                            addrinfo** pai) {
   static const auto real =
       reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
-  if (std::string(name) == "no-such-host.test") return EAI_NONAME;
-  if (std::string(name) != "two-addresses.test") return real(name, service, req, pai);
-  const int status = real("192.0.2.1", service, req, pai);
+  const std::string names = name;
+  if (names == "no-such-host.test") return EAI_NONAME;
+  const std::size_t plus = names.find('+');
+  const std::string first = names.substr(0, plus);
+  const bool is_odd = first == "no-family" || first == "no-protocol";
+  const int status = real(is_odd ? "127.0.0.1" : first.c_str(), service, req, pai);
   if (status != 0) return status;
-  return real("127.0.0.1", service, req, &(*pai)->ai_next);
+  if (first == "no-family") (*pai)->ai_family = AF_UNSPEC;
+  if (first == "no-protocol") (*pai)->ai_protocol = 253;  // RFC 3692: nobody has it
+  if (plus == std::string::npos) return 0;
+  addrinfo* last = *pai;
+  while (last->ai_next != nullptr) last = last->ai_next;
+  return getaddrinfo(names.c_str() + plus + 1, service, req, &last->ai_next);
+}
+
+/// Replaces getpeername(2) in this program.
+bool peer_has_no_address = false;
+extern "C" int getpeername(int socket, sockaddr* address, socklen_t* length) {
+  static const auto real =
+      reinterpret_cast<decltype(&::getpeername)>(::dlsym(RTLD_NEXT, "getpeername"));
+  if (!peer_has_no_address) return real(socket, address, length);
+  *length = 0;  // as macOS does it
+  return 0;
 }
 
 TEST_CASE("a listener on port 0 has a real port and tells it", "[C1][C2]") {
@@ -245,8 +269,45 @@ TEST_CASE("many clients can wait in the accept queue", "[M4]") {
 }
 
 TEST_CASE("the first address of a host that can be bound is used", "[C1]") {
-  const std::string address = Socket::listen("two-addresses.test", 0).local_address();
-  CHECK(address.rfind("127.0.0.1:", 0) == 0);
+  for (const std::string absent : {"192.0.2.1", "no-family", "no-protocol"}) {
+    const std::string address = Socket::listen(absent + "+127.0.0.1", 0).local_address();
+    CHECK(address.rfind("127.0.0.1:", 0) == 0);
+  }
+}
+
+TEST_CASE("an address is passed over only if this machine does not have it", "[C1][C6]") {
+  const Socket first = Socket::listen("127.0.0.1", 0);
+  const std::uint16_t port = port_of(first);
+  for (const std::string host : {"127.0.0.1+192.0.2.1", "192.0.2.1+127.0.0.1", "127.0.0.1+::1",
+                                 "127.0.0.1+no-family+no-protocol"}) {
+    CHECK(why_not(host, port) ==
+          "cannot listen on " + text_of(host, port) + ": " + std::strerror(EADDRINUSE));
+  }
+}
+
+TEST_CASE("the addresses of both ends are text", "[C2][C5]") {
+  for (const char* const host : {"127.0.0.1", "::1"}) {
+    Socket listener;
+    try {
+      listener = Socket::listen(host, 0);
+    } catch (const std::runtime_error&) {
+      WARN("no IPv6 on this machine");
+      continue;
+    }
+    const Client client(port_of(listener), host);
+    const Socket accepted = accept_from(listener);
+    CHECK(accepted.local_address() == text_of(host, port_of(listener)));
+    CHECK(accepted.peer_address() == text_of(host, client.port()));
+  }
+}
+
+TEST_CASE("a peer without an address is text, too", "[C5]") {
+  CHECK(Socket().peer_address() == "an unknown address");
+  const Pair pair;
+  peer_has_no_address = true;
+  const std::string address = pair.accepted.peer_address();
+  peer_has_no_address = false;
+  CHECK(address == "an unknown address");
 }
 
 TEST_CASE("a Socket closes its descriptor, and one that was moved from does not", "[M5]") {
