@@ -92,7 +92,7 @@ class Run final : public echod::EventLoop::Handler {
   void on_event(const struct kevent& event) override {
     by_descriptor_[event.ident]->on_event(event);
   }
-  std::optional<Clock::time_point> after_batch() override {
+  std::optional<Clock::time_point> before_wait() override {
     return Clock::now() < end ? std::optional(end) : std::nullopt;
   }
 
