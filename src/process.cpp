@@ -49,8 +49,8 @@ void prepare_process() {
   // A signal that was blocked when the process started, and has come, ends it here. Later it would
   // be lost: a kqueue does not see what was pending before.
   sigset_t stop;
-  ::sigemptyset(&stop);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&stop, number);
+  sigemptyset(&stop);  // no "::" here: on macOS, these are macros
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&stop, number);
   ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
 }
 
