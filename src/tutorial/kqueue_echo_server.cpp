@@ -40,9 +40,12 @@ void change_knote(int kq, int descriptor, short filter, unsigned short flags) {
 int listen_on(const char* host, const char* port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  // Pretend these are a number and an IPv4 address. echod checks, and also takes IPv6 and names.
+  // Pretend the port is a number. echod checks that, and also takes IPv6 addresses and names.
   address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port)));
-  inet_pton(AF_INET, host, &address.sin_addr);
+  if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+    std::fprintf(stderr, "kqueue_echo_server: not an IPv4 address: %s\n", host);
+    std::exit(1);
+  }
   socklen_t size = sizeof address;
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   // Without SO_REUSEADDR a restart fails while old connections of this port are in TIME_WAIT.
@@ -64,9 +67,9 @@ int listen_on(const char* host, const char* port) {
 
 void accept_client(int kq, int listener, std::map<int, Client>& clients) {
   const int descriptor = accept(listener, nullptr, nullptr);
-  // Pretend that the client has vanished. If no descriptor is free (EMFILE), it is still there, so
-  // kevent() reports it again at once, and the loop spins. (macOS drops the client.) echod stops
-  // watching the listener until a descriptor is free.
+  // Pretend that accept() fails only if the client has vanished. If no descriptor is free (EMFILE),
+  // the client is still in the queue, so kevent() reports it again at once, and the loop spins.
+  // (macOS drops the client.) echod stops watching the listener until a descriptor is free.
   if (descriptor < 0) return;
   fcntl(descriptor, F_SETFL, O_NONBLOCK);  // On Linux it is not inherited from the listener.
   clients[descriptor] = Client();
@@ -124,13 +127,21 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // Otherwise a write to a client that has gone kills the server.
   const int listener = listen_on(argv[1], argv[2]);
   const int kq = kqueue();
+  if (kq < 0) {
+    std::perror("kqueue_echo_server: kqueue");
+    return 1;
+  }
   change_knote(kq, listener, EVFILT_READ, EV_ADD);
   std::map<int, Client> clients;  // by descriptor
   // Pretend that nothing ends this loop, neither Control-C nor a crash. The clients would see an
   // orderly end, although some of their echo is missing. With echod they see a reset.
   for (;;) {
     struct kevent events[64];
-    const int count = kevent(kq, nullptr, 0, events, 64, nullptr);  // -1: a signal interrupted it
+    const int count = kevent(kq, nullptr, 0, events, 64, nullptr);
+    if (count < 0 && errno != EINTR) {  // EINTR: a signal interrupted it, and there are no events
+      std::perror("kqueue_echo_server: kevent");
+      return 1;
+    }
     std::vector<int> finished;
     for (int i = 0; i < count; ++i) {
       const int ready = static_cast<int>(events[i].ident);
@@ -145,10 +156,10 @@ int main(int argc, char** argv) {
     }
     // Not before the batch is done: accept() can give the number of a closed descriptor to the next
     // client, and that one would get what is left of the old client's events. (Here a client has
-    // one event in a batch, because only one of its filters is on. That is easily changed.)
+    // one event in a batch, because only one of its filters is on. With both on it would have two.)
     for (const int descriptor : finished) {
-      // Pretend that all input was read. Otherwise this resets the connection, and the client can
-      // lose echo. echod shuts down its sending side first, and reads until the client closes.
+      // Pretend that all input was read. If some was not, close() resets the connection, and the
+      // client can lose echo. echod shuts down its sending side first, and reads until the client closes.
       close(descriptor);  // This also deletes its knotes.
       clients.erase(descriptor);
     }

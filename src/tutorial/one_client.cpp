@@ -23,7 +23,10 @@ int listen_on(const char* host, const char* port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port)));
-  inet_pton(AF_INET, host, &address.sin_addr);
+  if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+    std::fprintf(stderr, "one_client: not an IPv4 address: %s\n", host);
+    std::exit(1);
+  }
   socklen_t size = sizeof address;
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
