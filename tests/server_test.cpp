@@ -86,6 +86,7 @@ TEST_CASE("an idle client to which the server owes nothing has an orderly end", 
   Client client(local.port());
   const int second = local.accept_client();
   client.send("whole\n");
+  client.wait_until_arrived();
   local.run_until_closed(first);
   local.run_until_closed(second);
   CHECK(silent.receive_all().empty());
@@ -97,6 +98,7 @@ TEST_CASE("an idle client with an unfinished line is reset", "[M6][E6]") {
   Client client(local.port());
   const int accepted = local.accept_client();
   client.send("whole\nunfinished");
+  client.wait_until_arrived();
   local.run_until_closed(accepted);
   CHECK(client.receive(6) == "whole\n");
   CHECK(client.how_it_ends() == "reset");
@@ -107,6 +109,7 @@ TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
   Client client(local.port(), "127.0.0.1", narrow);
   const int accepted = local.accept_client();
   client.send(std::string(39'999, 'x') + "\n");
+  client.wait_until_arrived();
   local.run_until_closed(accepted);
   CHECK(client.how_it_ends() == "reset");
 }
@@ -117,6 +120,7 @@ TEST_CASE("the idle limit, not the linger, holds for output that is pending afte
   Client client(local.port(), "127.0.0.1", narrow);
   const int accepted = local.accept_client();
   client.send(std::string(39'999, 'x') + "\n\n");
+  client.wait_until_arrived();
   local.run_until_closed(accepted);
   CHECK(client.how_it_ends() == "reset");
 }
