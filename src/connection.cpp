@@ -7,8 +7,8 @@
 
 namespace echod {
 namespace {
-// The bounds of one step, so that a client that has asked for much does not keep the others waiting.
-// An echo never meets them: it is one write, and no longer than the read buffer.
+// The bounds of one step, so that a client that asks for much does not keep the others waiting. An
+// echo never meets them: it is one write, and no longer than the read buffer.
 constexpr std::size_t most_bytes = std::size_t{256} * 1024;
 constexpr int most_replies = 64;
 }  // namespace
@@ -106,7 +106,7 @@ std::size_t Connection::answer(std::string_view input, StepResult& result) {
     if (replies < most_replies)
       send_or_keep(reply.bytes, result);
     else
-      output_ = reply.bytes;  // EVFILT_WRITE brings the next step
+      output_ = reply.bytes;  // it cannot be given back; EVFILT_WRITE brings the next step at once
     if (reply.close) {
       state_ = State::closing;
       return input.size();  // what came behind the client's last request is not answered
@@ -122,7 +122,7 @@ void Connection::answer_last(State next, StepResult& result) {
   std::string().swap(input_);
 }
 
-/// Sends new output, and keeps what the kernel does not take now, or the step not allow.
+/// Sends new output, and keeps what the kernel does not take now, or the step does not allow.
 void Connection::send_or_keep(std::string_view bytes, StepResult& result) {
   assert(output_.empty() && "new output would overtake what is unsent");
   const std::size_t sent = write(bytes, result);

@@ -12,7 +12,8 @@
 
 namespace echod {
 namespace {
-/// As kevent(2) takes it. For a time in the past it is zero, and kevent does not wait.
+/// The time until `deadline`, as kevent(2) takes it. For a time in the past it is zero, and kevent
+/// does not wait.
 timespec time_until(EventLoop::Clock::time_point deadline) {
   const auto now = EventLoop::Clock::now();
   const std::int64_t left = deadline <= now ? 0 : std::chrono::nanoseconds(deadline - now).count();

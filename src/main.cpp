@@ -1,6 +1,6 @@
 // echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a
-// Server gives each client a LineEcho, which sends every line back and closes on an empty line. A
-// file calls only what it includes.
+// Server gives each client a LineEcho, which sends every line back and closes on an empty line.
+// Each file calls only what it includes.
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -16,9 +16,9 @@
 
 int main(int argc, char** argv) {
   using namespace echod;
-  const Options options = parse_command_line(argc, argv);
-  trace::on = options.verbose;
   try {
+    const Options options = parse_command_line(argc, argv);
+    trace::on = options.verbose;
     prepare_process();
     Socket listener = Socket::listen(options.address, options.port);
     const std::string address = listener.local_address();

@@ -80,16 +80,16 @@ void say(const char* format, ...) noexcept {
   // vsnprintf(3) returns the length of the whole text, also if there was no room for it.
   const int wanted = std::vsnprintf(line + start, sizeof line - start, format, arguments);
   va_end(arguments);
-  const std::size_t text = static_cast<std::size_t>(std::max(wanted, 0));
-  const std::size_t length = std::min(start + text, sizeof line - 1);
+  const std::size_t text_length = static_cast<std::size_t>(std::max(wanted, 0));
+  const std::size_t length = std::min(start + text_length, sizeof line - 1);
   line[length] = '\n';
-  pollfd error{STDERR_FILENO, POLLOUT, 0};
-  const bool has_room = ::poll(&error, 1, 0) == 1 && (error.revents & POLLOUT) != 0;
+  pollfd entry{STDERR_FILENO, POLLOUT, 0};
+  const bool has_room = ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLOUT) != 0;
   if (!say_waits && !has_room) return;
   ssize_t count = ::write(STDERR_FILENO, line, length + 1);
   if (say_waits && count < 0 && errno == EAGAIN) {
     // Somebody who shares standard error has made it non-blocking.
-    ::poll(&error, 1, -1);
+    ::poll(&entry, 1, -1);
     count = ::write(STDERR_FILENO, line, length + 1);
   }
   static_cast<void>(count);  // there is nowhere to report that standard error fails

@@ -27,10 +27,11 @@ constexpr int most_accepts = 64;
 /// The errors that a client meets when the kernel is short of something. All others are its own.
 bool is_shortage(int error) { return error == ENOMEM || error == ENOBUFS || error == ENOSPC; }
 
-/// The errno behind an exception of EventLoop or of an allocation.
+/// The errno behind an exception of EventLoop or of an allocation. EPROTO: of the protocol.
 int errno_of(const std::exception& error) {
   const auto* const refused = dynamic_cast<const std::system_error*>(&error);
-  return refused != nullptr ? refused->code().value() : ENOMEM;
+  if (refused != nullptr) return refused->code().value();
+  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ? ENOMEM : EPROTO;
 }
 
 const char* name_of(Connection::State state) {
@@ -142,7 +143,7 @@ void Server::admit(Socket socket) {
   }
 }
 
-/// Remembers, until the end of the batch, that the listener has to pause.
+/// If `error` is a shortage, remembers until the end of the batch that the listener has to pause.
 void Server::note_shortage(int error) {
   if (is_shortage(error)) shortage_ = error;
 }
@@ -160,7 +161,7 @@ void Server::resume() {
 }
 
 /// Returns whether the kernel did it. None is known that refuses. If one does, that must not end
-/// the connections: the listener stays as it is until the next pause or the end of this one.
+/// the connections: the listener stays as it is until the next try, although the loop may spin.
 bool Server::switch_listener(unsigned short flag) {
   try {
     loop_.change(listener_.descriptor(), EVFILT_READ, flag);
@@ -180,8 +181,9 @@ void Server::notice(const char* what, const char* reason) {
 }
 
 /// Does one step of a client, and what follows from it. If its time is up, this is its last step
-/// unless something moves: an event may wait that had no room in the batch. A client that lingers
-/// gets no last step: it could extend its time without end by sending.
+/// unless something moves: a batch has 256 events, so one of this client may still be in the
+/// kernel. A client that lingers gets no last step: it could extend its time without end by
+/// sending.
 void Server::serve(Connection& client, bool time_is_up) {
   const short filter = client.waits_for();
   const bool lingered = client.state() == Connection::State::lingering;
@@ -243,9 +245,13 @@ void Server::close_due_clients() {
     clients_.remove_first();
     closed = true;
   }
+  end_or_begin_pause(closed, now);
+}
+
+/// A client that was closed ends a pause, because a descriptor is free now. For a shortage that a
+/// client met, the pause begins only here, after that: the client itself may just have been closed.
+void Server::end_or_begin_pause(bool closed, Clients::Time now) {
   if (paused() && (closed || pause_deadline_ <= now)) resume();
-  // After the end of a pause: the client that met the shortage may just have been closed, and that
-  // must not end the pause which begins here.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && listener_) pause(reason);
 }

@@ -35,8 +35,9 @@ bool set_descriptor_flags(const Socket& socket) {
 Socket::Outcome outcome_of(int error) {
   switch (error) {
     case EAGAIN: return Socket::Outcome::queue_empty;
+    // EINTR: a signal handler ran. Asking again is right then, too.
     case EINTR:
-    // The client gave up while it waited in the queue. Some systems say the second or the third.
+    // The client gave up while it waited in the queue. Some systems report ECONNRESET or EPROTO.
     case ECONNABORTED:
     case ECONNRESET:
     case EPROTO:

@@ -33,7 +33,7 @@ std::string names_of_flags(unsigned flags) {
 }
 
 /// Both are empty if `error` is 0. No std::string: an exception here would end the server, and an
-/// error may well come from a lack of memory.
+/// error may well come from a lack of memory. (The strings below are mostly too short to need any.)
 const char* colon(int error) { return error != 0 ? ": " : ""; }
 const char* reason(int error) { return error != 0 ? std::strerror(error) : ""; }
 

@@ -5,13 +5,14 @@
 //   at_end    --all sent-----------------------------> ended
 //   echoing   --the protocol closes, or a stop-------> closing
 //   closing   --all sent; shuts down its sending side> lingering
-//   lingering --the client closes, or its time is up-> ended
+//   lingering --the client closes, its time is up,
+//               or a stop finds it silent------------> ended
 //
 // Any error leads to `ended`, and so does the idle limit.
 //
 // It waits either for input or for room to send. While output is unsent it does not read. This is
 // back-pressure: the kernel's buffers fill, the client cannot send more, and what is kept here is
-// bounded. Any error leads to `ended`.
+// bounded.
 //
 // Its destructor resets the connection (SO_LINGER, see Socket::accept), unless the protocol has
 // answered everything that the client sent and all of that is sent. So a client can always tell a
@@ -46,7 +47,7 @@ class Connection {
   Connection(Socket socket, Protocol protocol) noexcept
       : socket_(std::move(socket)), protocol_(std::move(protocol)) {}
 
-  /// Does one step: at most one read, and at most 64 replies or 256 KiB of output. Writes unsent
+  /// Does one step: at most one read, and at most 256 KiB of output in 64 replies. Writes unsent
   /// output first, and reads only when there was none. While the protocol has more to say and the
   /// kernel takes it, the protocol is asked again. `buffer` is working space, larger than the
   /// protocol's max_held(); connections can share one. May be called until the connection has

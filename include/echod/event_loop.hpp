@@ -50,8 +50,8 @@ class EventLoop {
   void change(int ident, short filter, unsigned short flags);
 
   /// Enables one of EVFILT_READ and EVFILT_WRITE for a descriptor instead of the other. EVFILT_READ
-  /// was added before; `from` is the one that is enabled, and must not be `to`. Throws like
-  /// change(); both may be off then.
+  /// was added before; `from` is the one that is enabled; it is only checked, and must not be `to`.
+  /// Throws like change(); both may be off then.
   void switch_filter(int descriptor, short from, short to);
 
   /// Passes events to `handler` until before_wait() returns nullopt. Throws what these throw, or
@@ -60,8 +60,8 @@ class EventLoop {
 
  private:
   int kqueue_;
-  // Some 10 KiB. Under load a larger batch saves little: one call for 256 events is next to
-  // nothing.
+  // 8 KiB on macOS and 16 KiB on FreeBSD. A larger batch saves little under load: one call for 256
+  // events is next to nothing.
   std::array<struct kevent, 256> batch_;
 };
 }  // namespace echod

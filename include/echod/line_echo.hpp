@@ -23,8 +23,9 @@ class LineEcho {
     /// them. Each reply is a write(2), so one for many requests is cheaper than one for each.
     std::string_view bytes;
     /// How much of the input is done with. The rest comes again, in front of the next input. While
-    /// there is more to say, some input stays unused: otherwise nobody asks. What is used counts as
-    /// answered, also if the client's time is up.
+    /// a protocol has more to say, it must leave some input unused: it is asked again only while
+    /// there is some. What is used counts as answered, also if the client's time is up. A reply
+    /// without bytes should use all the input it can.
     std::size_t used;
     /// Whether the connection closes after these bytes. Then unused input is discarded.
     bool close;
@@ -43,7 +44,8 @@ class LineEcho {
   [[nodiscard]] Reply finish(std::string_view held) noexcept;
 
   /// When feed() needs more input, it has left less than this unused. Reads need a larger buffer.
-  /// (With up to 80 KiB here and replies of up to 64 KiB, a client costs less than 256 KiB.)
+  /// At worst a client costs this, a read buffer (112 KiB) and a reply (64 KiB) for a moment, so up
+  /// to 80 KiB here keep it below 256 KiB.
   [[nodiscard]] std::size_t max_held() const noexcept { return max_line_; }
 
  private:

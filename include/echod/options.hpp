@@ -14,8 +14,8 @@ struct Options {
   bool verbose = false;
 };
 
-/// Parses it with getopt_long(3). --help and --version print to stdout and exit with 0, or with 1
-/// if stdout fails. A bad command line prints a message and the usage to stderr and exits with 64
-/// (EX_USAGE).
+/// Parses the command line with getopt_long(3). --help and --version print to stdout and exit with
+/// 0, or with 1 if stdout fails. A bad command line prints a message and the usage to stderr and
+/// exits with 64 (EX_USAGE).
 Options parse_command_line(int argc, char** argv);
 }  // namespace echod

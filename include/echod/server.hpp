@@ -60,8 +60,10 @@ class Server final : public EventLoop::Handler {
   void serve(Connection& client, bool time_is_up = false);
   void stop_listening();
   void close_due_clients();
+  void end_or_begin_pause(bool closed, Clients::Time now);
   [[nodiscard]] Clients::Time next_deadline() const;
   [[nodiscard]] Clients::Time idle_deadline() const;
+  // False until the batch that brought the signal has been handled.
   [[nodiscard]] bool stopping() const noexcept { return !listener_; }
   [[nodiscard]] bool paused() const noexcept { return pause_deadline_ != Clients::never; }
 
