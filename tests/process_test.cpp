@@ -11,7 +11,6 @@
 #endif
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -124,6 +123,7 @@ TEST_CASE("closed standard descriptors are filled without /dev/null, too", "[C4]
 }
 
 TEST_CASE("if nothing can fill a closed standard descriptor, the program does not start", "[C4]") {
+  constexpr int refuses = 2;
   CHECK(status_in_child([] {
           close_standard_descriptors();
           rlimit limit{};
@@ -132,11 +132,11 @@ TEST_CASE("if nothing can fill a closed standard descriptor, the program does no
           ::setrlimit(RLIMIT_NOFILE, &limit);
           try {
             echod::prepare_process();
-          } catch (const std::system_error& error) {
-            return error.code().value();
+          } catch (const std::system_error&) {
+            return refuses;
           }
           return 0;
-        }) == EMFILE);
+        }) == refuses);
 }
 
 TEST_CASE("SIGPIPE is ignored", "[M5]") {
@@ -163,8 +163,7 @@ TEST_CASE("signals to stop are unblocked, and ignored only if they were before",
           [=] {
             sigset_t blocked;
             ::sigprocmask(SIG_BLOCK, nullptr, &blocked);
-            return sigismember(&blocked, number) == 0 &&
-                   is_ignored(number) == (action == SIG_IGN);
+            return sigismember(&blocked, number) == 0 && is_ignored(number) == (action == SIG_IGN);
           }));
     }
   }
