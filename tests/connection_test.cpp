@@ -171,9 +171,9 @@ bool close_was_orderly_at_shutdown = true;
 
 // These two replace the system calls in this program, like those above, but Socket makes them
 // itself.
-extern "C" int setsockopt(int, int, int name, const void* value, socklen_t) {
+extern "C" int setsockopt(int, int, int name, const void* optval, socklen_t) {
   if (name != SO_LINGER) std::abort();
-  close_is_orderly = static_cast<const linger*>(value)->l_onoff == 0;
+  close_is_orderly = static_cast<const linger*>(optval)->l_onoff == 0;
   return 0;
 }
 extern "C" int shutdown(int, int) {
@@ -275,7 +275,7 @@ std::string run(Script& script, std::string_view input, std::size_t limit, int d
     if (cause == Cause::event && !run.stopped && script.choose(2) == 1) cause = Cause::stop;
     if (cause == Cause::stop) now.tell("the server stops");
     if (cause == Cause::time_is_up) now.tell("its time is up");
-    const std::string wrong = run.serve(cause);
+    std::string wrong = run.serve(cause);
     if (!wrong.empty()) return wrong;
   }
   now.tell("The client has received " + transcript::quoted(now.output));

@@ -190,6 +190,7 @@ TEST_CASE("the timeout closes a silent client", "[C6][M6]") {
     servers.emplace_back(Start{.options = options});
   const auto start = std::chrono::steady_clock::now();
   std::vector<Client> silent;
+  silent.reserve(servers.size());
   for (const Echod& echod : servers) silent.emplace_back(echod.port());
   for (const Echod& echod : servers) {
     echod.signal(SIGSTOP);  // so its time does not begin before everything is sent

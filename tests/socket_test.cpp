@@ -84,11 +84,11 @@ extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo
 
 /// Replaces getpeername(2) in this program.
 bool peer_has_no_address = false;
-extern "C" int getpeername(int socket, sockaddr* address, socklen_t* length) {
+extern "C" int getpeername(int fd, sockaddr* addr, socklen_t* len) {
   static const auto real =
       reinterpret_cast<decltype(&::getpeername)>(::dlsym(RTLD_NEXT, "getpeername"));
-  if (!peer_has_no_address) return real(socket, address, length);
-  *length = 0;  // as macOS does it
+  if (!peer_has_no_address) return real(fd, addr, len);
+  *len = 0;  // as macOS does it
   return 0;
 }
 
