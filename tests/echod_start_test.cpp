@@ -260,7 +260,7 @@ TEST_CASE("a program that has too little memory to start says so", "[C6]") {
     (starts_with(middle) ? enough : too_little) = middle;
   }
   int out_of_memory = 0;
-  for (int i = 1; i <= 64; ++i) {
+  for (rlim_t i = 1; i <= 64; ++i) {
     Process echod(with(enough - i * page));
     const std::string line = echod.line();
     INFO(line);
