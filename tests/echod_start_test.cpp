@@ -125,7 +125,7 @@ TEST_CASE("a terminal that stops background jobs does not stop the server", "[C4
     Terminal terminal;
     const Process echod(
         {.options = {"127.0.0.1", "0"}, .before_exec = [&] { terminal.enter_background(); }});
-    const std::string announcement = terminal.line();
+    std::string announcement = terminal.line();
     if (!contains(announcement, "echod: listening on 127.0.0.1:")) return announcement;
     Client client(port_of(announcement));
     std::string problem = echo_two_lines(client);
@@ -133,7 +133,7 @@ TEST_CASE("a terminal that stops background jobs does not stop the server", "[C4
     echod.signal(SIGUSR1);
     problem = echo_two_lines(client);
     if (!problem.empty()) return problem;
-    const std::string status = terminal.line();
+    std::string status = terminal.line();
     return contains(status, "echod: connections: 1 open") ? "" : status;
   });
   INFO(wrong);
@@ -276,7 +276,7 @@ TEST_CASE("a small stack is enough", "[C1]") {
   Echod echod({.before_exec = [] {
     rlimit limit{};
     ::getrlimit(RLIMIT_STACK, &limit);
-    limit.rlim_cur = 128 * 1024;
+    limit.rlim_cur = rlim_t{128} * 1024;
     ::setrlimit(RLIMIT_STACK, &limit);
   }});
   const std::string much = std::string(200'000, 'x') + "\n";

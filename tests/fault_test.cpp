@@ -253,8 +253,8 @@ int system::wait(int kqueue, std::span<struct kevent> events, const timespec* ti
 
 #ifdef __linux__
 /// Replaces sigprocmask(2) in this program.
-extern "C" int sigprocmask(int how, const sigset_t* set, sigset_t* oldset) {
-  const int result = ::pthread_sigmask(how, set, oldset);
+extern "C" int sigprocmask(int how, const sigset_t* set, sigset_t* oset) {
+  const int result = ::pthread_sigmask(how, set, oset);
   if (how == SIG_UNBLOCK && faults.raise_at_unblock != 0)
     ::kill(::getpid(), std::exchange(faults.raise_at_unblock, 0));
   return result;

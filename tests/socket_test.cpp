@@ -67,19 +67,19 @@ extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo
                            addrinfo** pai) {
   static const auto real =
       reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
-  const std::string names = name;
-  if (names == "no-such-host.test") return EAI_NONAME;
-  const std::size_t plus = names.find('+');
-  const std::string first = names.substr(0, plus);
-  const bool is_odd = first == "no-family" || first == "no-protocol";
-  const int status = real(is_odd ? "127.0.0.1" : first.c_str(), service, req, pai);
-  if (status != 0) return status;
-  if (first == "no-family") (*pai)->ai_family = AF_UNSPEC;
-  if (first == "no-protocol") (*pai)->ai_protocol = 253;  // RFC 3692: nobody has it
-  if (plus == std::string::npos) return 0;
-  addrinfo* last = *pai;
-  while (last->ai_next != nullptr) last = last->ai_next;
-  return getaddrinfo(names.c_str() + plus + 1, service, req, &last->ai_next);
+  std::string left = name;
+  if (left == "no-such-host.test") return EAI_NONAME;
+  while (!left.empty()) {
+    const std::string next = left.substr(0, left.find('+'));
+    left.erase(0, next.size() + 1);
+    const bool is_odd = next == "no-family" || next == "no-protocol";
+    const int status = real(is_odd ? "127.0.0.1" : next.c_str(), service, req, pai);
+    if (status != 0) return status;
+    if (next == "no-family") (*pai)->ai_family = AF_UNSPEC;
+    if (next == "no-protocol") (*pai)->ai_protocol = 253;  // RFC 3692: nobody has it
+    while (*pai != nullptr) pai = &(*pai)->ai_next;
+  }
+  return 0;
 }
 
 /// Replaces getpeername(2) in this program.
