@@ -135,7 +135,10 @@ TEST_CASE("a line of white space counts as empty, wherever it is", "[E3]") {
   for (const char* const empty : {"\n", " \n", "\t\n", "\v\n", "\f\n", "\r\n", "\t \r\n"}) {
     for (std::size_t size = 0; size <= lines.size(); size += 3) {
       const std::string before = lines.substr(0, size);
-      REQUIRE(feed(before + empty + lines) == Outcome{before, true});
+      std::string input = before;
+      input += empty;
+      input += lines;
+      REQUIRE(feed(input) == Outcome{before, true});
     }
   }
 }
