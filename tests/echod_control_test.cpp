@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -250,16 +251,26 @@ TEST_CASE("the bytes of an unfinished line are echoed at a stop, and then the en
 
 TEST_CASE("everything that had arrived before the signal is echoed", "[C3][E6]") {
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    Echod echod;
-    StuckClient client(echod.port());
-    const std::size_t arrived = client.arrived();
-    echod.signal(number);
-    wait_until_refused(echod.port());
-    const std::string echo = client.receive_all();  // throws if it is reset
-    CHECK(echo.size() >= arrived);
-    CHECK(client.has_sent(echo));
-    client.close();
-    CHECK(echod.wait() == 0);
+    bool in_time = false;
+    while (!in_time) {
+      Echod echod;
+      StuckClient client(echod.port());
+      const std::size_t arrived = client.arrived();
+      const auto start = std::chrono::steady_clock::now();
+      echod.signal(number);
+      wait_until_refused(echod.port());
+      try {
+        const std::string echo = client.receive_all();  // throws if it is reset
+        in_time = true;
+        CHECK(echo.size() >= arrived);
+        CHECK(client.has_sent(echo));
+      } catch (const std::system_error&) {
+        // The program gives its clients 5 s. On a starved machine that may be too short to read.
+        REQUIRE(std::chrono::steady_clock::now() - start > 4s);
+      }
+      client.close();
+      CHECK(echod.wait() == 0);
+    }
   }
 }
 
