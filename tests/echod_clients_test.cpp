@@ -268,7 +268,7 @@ TEST_CASE(
   sleeps.end(crowd.echod);
 }
 
-TEST_CASE("a pause is said once a second at most", "[C4][M4]") {
+TEST_CASE("a pause is said once a second at most", "[C4][M4][words]") {
   const auto start = std::chrono::steady_clock::now();
   Crowd crowd(60);
   CHECK(crowd.announcement == std::string("echod: accepting paused: ") + std::strerror(EMFILE));
@@ -282,7 +282,7 @@ TEST_CASE("a pause is said once a second at most", "[C4][M4]") {
   CHECK(said <= 1 + (std::chrono::steady_clock::now() - start) / 1s);
 }
 
-TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {
+TEST_CASE("the status line says whether accepting is paused", "[C4][M4][words]") {
   Crowd crowd(40);
   const std::string status = crowd.status();
   CHECK(status.substr(status.find(';')) == "; 0 bytes echoed; accepting paused");
@@ -324,7 +324,8 @@ TEST_CASE("idle clients use no CPU", "[M2][M3]") {
 }
 
 #ifdef __linux__
-TEST_CASE("without memory no client has an orderly end before its echo is complete", "[E6][M4]") {
+TEST_CASE("without memory no client has an orderly end before its echo is complete",
+          "[E6][M4][words]") {
   if (sanitized) return;  // the sanitizer needs more address space
   const std::string unfinished(50'000, 'x');
   Echod echod({.memory = 8'000'000});

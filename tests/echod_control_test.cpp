@@ -113,7 +113,7 @@ TEST_CASE("help that cannot be written is an error", "[C6]") {
     CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
 }
 
-TEST_CASE("a failure to listen is one line with the address and the reason", "[C6]") {
+TEST_CASE("a failure to listen is one line with the address and the reason", "[C6][words]") {
   const Echod first;
   const std::string port = std::to_string(first.port());
   const Result in_use = run_echod({"127.0.0.1", port});
@@ -152,7 +152,7 @@ TEST_CASE("a link-local address without a zone gets a hint", "[C6]") {
   CHECK_FALSE(contains(run_echod({"192.0.2.1", "0"}).output, "zone"));
 }
 
-TEST_CASE("the reason of a failure is told, however long the name is", "[C6]") {
+TEST_CASE("the reason of a failure is told, however long the name is", "[C6][words]") {
   const std::string name(500, 'x');
   addrinfo* found = nullptr;
   const int error = ::getaddrinfo(name.c_str(), "80", nullptr, &found);

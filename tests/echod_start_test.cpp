@@ -160,7 +160,8 @@ TEST_CASE("a log at its size limit loses messages, and no client", "[C4]") {
   std::fclose(log);
 }
 
-TEST_CASE("a failure to start is said, also if nobody reads standard error yet", "[C4][C6]") {
+TEST_CASE("a failure to start is said, also if nobody reads standard error yet",
+          "[C4][C6][words]") {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
