@@ -25,6 +25,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "echod/protocol.hpp"
@@ -44,6 +45,7 @@ struct StepResult {
 class Connection {
  public:
   enum class State : char { echoing, at_end, closing, lingering, ended };
+  static_assert(std::is_nothrow_move_constructible_v<Protocol>, "the constructor moves it");
   Connection(Socket socket, Protocol protocol) noexcept
       : socket_(std::move(socket)), protocol_(std::move(protocol)) {}
 

@@ -4,11 +4,8 @@
 // A protocol only answers: it cannot speak first, act after a time, or write to another client.
 #pragma once
 
-#include <type_traits>
-
 #include "echod/line_echo.hpp"
 
 namespace echod {
 using Protocol = LineEcho;
-static_assert(std::is_nothrow_move_constructible_v<Protocol>, "Connection moves it");
 }  // namespace echod
