@@ -32,8 +32,8 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
   // udata is not used: every change overwrites it, so every change would have to bring it again.
   // Server finds a client by `ident`.
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
-  // One change per call, at once: later, it could meet a new socket with the number of a closed
-  // one.
+  // One change per call, at once. If it waited in a list, the descriptor could be closed meanwhile,
+  // and the change would meet a new socket with the same number.
   const int error = system::change(kqueue_, change) == 0 ? 0 : errno;
   trace::change(change, error);
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
