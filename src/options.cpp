@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <sysexits.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -43,6 +44,17 @@ int parse_number(const std::string& text, int least, int most, const std::string
   }
   return number;
 }
+/// Refuses what getaddrinfo(3) would explain badly or not at all.
+void check_address(const std::string& address) {
+  // It would take this for every address of the machine.
+  if (address.empty()) bad_usage("the address is empty");
+  // A name of the DNS has at most 253 bytes.
+  if (address.size() > 255) bad_usage("the address is too long");
+  const bool has_brackets = address.find_first_of("[]") != std::string::npos;
+  const bool has_port = std::count(address.begin(), address.end(), ':') == 1;
+  if (has_brackets || has_port)
+    bad_usage("the address and the port are two arguments, without brackets: '" + address + "'");
+}
 }  // namespace
 
 Options parse_command_line(int argc, char** argv) {
@@ -79,8 +91,7 @@ Options parse_command_line(int argc, char** argv) {
   const bool only_port =
       argc == 1 && std::string(argv[0]).find_first_not_of("0123456789") == std::string::npos;
   if (argc > 0 && !only_port) options.address = argv[0];
-  // getaddrinfo(3) would take it for every address of the machine.
-  if (options.address.empty()) bad_usage("the address is empty");
+  check_address(options.address);
   if (argc == 2 || only_port)
     options.port = static_cast<std::uint16_t>(parse_number(argv[argc - 1], 0, 65535, "the port"));
   return options;
