@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,11 +25,9 @@ void open_standard_descriptors() {
     if (::fcntl(standard, F_GETFD) >= 0) continue;
     // Takes the lowest number that is free, which is this one.
     if (::open("/dev/null", O_RDWR) >= 0) continue;
-    // In a chroot or a jail there may be no /dev/null. A write to a datagram socket that is not
-    // connected fails at once. (A pipe would fill, and then block.)
-    if (::socket(AF_UNIX, SOCK_DGRAM, 0) >= 0) continue;
-    throw std::system_error(errno, std::generic_category(),
-                            "nothing to take the place of descriptor " + std::to_string(standard));
+    throw std::system_error(
+        errno, std::generic_category(),
+        "cannot open /dev/null in place of descriptor " + std::to_string(standard));
   }
 }
 }  // namespace
@@ -83,15 +80,12 @@ void say(const char* format, ...) noexcept {
   const std::size_t text_length = static_cast<std::size_t>(std::max(wanted, 0));
   const std::size_t length = std::min(start + text_length, sizeof line - 1);
   line[length] = '\n';
+  // Of a device, poll(2) of macOS says only POLLNVAL.
   pollfd entry{STDERR_FILENO, POLLOUT, 0};
-  const bool has_room = ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLOUT) != 0;
-  if (!say_waits && !has_room) return;
-  ssize_t count = ::write(STDERR_FILENO, line, length + 1);
-  if (say_waits && count < 0 && errno == EAGAIN) {
-    // Somebody who shares standard error has made it non-blocking.
-    ::poll(&entry, 1, -1);
-    count = ::write(STDERR_FILENO, line, length + 1);
-  }
-  static_cast<void>(count);  // there is nowhere to report that standard error fails
+  const bool has_room =
+      ::poll(&entry, 1, say_waits ? 5000 : 0) == 1 && (entry.revents & (POLLOUT | POLLNVAL)) != 0;
+  if (!has_room) return;
+  // There is nowhere to report that standard error fails.
+  static_cast<void>(::write(STDERR_FILENO, line, length + 1));
 }
 }  // namespace echod
