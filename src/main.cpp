@@ -1,6 +1,5 @@
 // echod, a line echo server on kqueue(2): a Socket listens, an EventLoop waits on the kqueue, and a
 // Server gives each client a LineEcho, which sends every line back and closes on an empty line.
-// Each file calls only what it includes.
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -9,7 +8,6 @@
 #include "echod/event_loop.hpp"
 #include "echod/options.hpp"
 #include "echod/process.hpp"
-#include "echod/protocol.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
 #include "trace.hpp"
@@ -23,7 +21,7 @@ int main(int argc, char** argv) {
     Socket listener = Socket::listen(options.address, options.port);
     const std::string address = listener.local_address();
     EventLoop loop;
-    Server server(loop, std::move(listener), Protocol(), {.idle = options.idle});
+    Server server(loop, std::move(listener), {.idle = options.idle});
     // Not before the Server watches its signals: one that follows this line must not be lost.
     say("listening on %s", address.c_str());
     enter_capability_mode();

@@ -4,8 +4,7 @@
 #include <cinttypes>
 #include <csignal>
 #include <cstring>
-#include <stdexcept>
-#include <string>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -21,17 +20,18 @@ constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGINFO};
 constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 #endif
 constexpr auto pause_time = std::chrono::seconds(1);
-// Then it is the turn of the clients that are connected: 64 accepts take about a millisecond.
-constexpr int most_accepts = 64;
+constexpr int most_accepts = 64;  // then it is the turn of the clients that are connected
 
-/// The errors that a client meets when the kernel is short of something. All others are its own.
-bool is_shortage(int error) { return error == ENOMEM || error == ENOBUFS || error == ENOSPC; }
-
-/// The errno behind an exception of EventLoop or of an allocation. EPROTO: of the protocol.
-int errno_of(const std::exception& error) {
-  const auto* const refused = dynamic_cast<const std::system_error*>(&error);
-  if (refused != nullptr) return refused->code().value();
-  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ? ENOMEM : EPROTO;
+/// What the kernel is short of, other clients will lack, too. All other errors concern one client.
+bool is_shortage(int error) {
+  switch (error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+    case ENOSPC: return true;
+    default: return false;
+  }
 }
 
 const char* name_of(Connection::State state) {
@@ -44,23 +44,15 @@ const char* name_of(Connection::State state) {
   }
 }
 
-void show_step(const Connection& client, const StepResult& result) {
-  trace::step({.descriptor = client.descriptor(),
-               .received = result.received,
-               .sent = result.sent,
-               .unsent = client.unsent(),
-               .held = client.held(),
-               .state = name_of(client.state()),
-               .error = result.error});
+void show_step(const Connection& client, Connection::Moved moved, const char* error = nullptr) {
+  trace::line(client.descriptor(), "received %zu, sent %zu, unsent %zu, held %zu: %s%s%s",
+              moved.received, moved.sent, client.unsent(), client.held(), name_of(client.state()),
+              error != nullptr ? ": " : "", error != nullptr ? error : "");
 }
 }  // namespace
 
-Server::Server(EventLoop& loop, Socket listener, Protocol protocol, TimeLimits limits)
-    : loop_(loop), listener_(std::move(listener)), protocol_(std::move(protocol)), limits_(limits) {
-  if (protocol_.max_held() >= buffer_.size())
-    throw std::invalid_argument("the protocol may hold " + std::to_string(protocol_.max_held()) +
-                                " bytes, and the read buffer has room for " +
-                                std::to_string(buffer_.size()));
+Server::Server(EventLoop& loop, Socket listener, TimeLimits limits)
+    : loop_(loop), listener_(std::move(listener)), limits_(limits) {
   for (const int number : signals) watch_signal(number);
   loop_.change(listener_.descriptor(), EVFILT_READ, EV_ADD);
   if (!listener_.descriptor_available())
@@ -87,15 +79,17 @@ void Server::watch_signal(int number) {
 void Server::on_event(const struct kevent& event) {
   const int ident = static_cast<int>(event.ident);
   // A filter is a number to compare, not a bit to test.
-  if (event.filter == EVFILT_SIGNAL)
+  if (event.filter == EVFILT_SIGNAL) {
     on_signal(ident);
-  else if (ident == listener_.descriptor())
+  } else if (ident == listener_.descriptor()) {
     accept_clients();
-  else if (Connection* const client = clients_.find(ident))
-    serve(*client);
-  else
-    throw std::logic_error("an event for descriptor " + std::to_string(ident) +
-                           ", which is not a client's");
+  } else if (Connection* const client = clients_.find(ident)) {
+    if (!client->ended()) serve(*client);
+  } else {
+    // A kqueue has no such event, because close(2) deletes the knotes. On Linux, epoll reports a
+    // closed socket while another process holds a copy of it.
+    trace::line(ident, "nobody's");
+  }
 }
 
 void Server::on_signal(int number) {
@@ -115,145 +109,146 @@ void Server::on_signal(int number) {
 }
 
 void Server::accept_clients() {
+  int refused = 0;
+  int reason = 0;
   for (int i = 0; i < most_accepts; ++i) {
-    Socket::Accepted next = listener_.accept();
-    switch (next.outcome) {
-      case Socket::Outcome::queue_empty: return;
-      case Socket::Outcome::client_gone: break;
-      case Socket::Outcome::unable: pause(next.error); return;
-      case Socket::Outcome::accepted:
-        admit(std::move(next.socket));
-        if (shortage_ != 0) return;
-        break;
+    Socket client = listener_.accept();
+    if (client) {
+      admit(std::move(client));
+      if (shortage_ != 0) return;
+      continue;
     }
+    reason = errno;
+    if (reason == EAGAIN) return;  // the queue is empty
+    trace::line(listener_.descriptor(), "accept: %s", std::strerror(reason));
+    if (is_shortage(reason)) {
+      pause(reason);
+      return;
+    }
+    // This client has gone, or a firewall, a policy or a socket filter refuses it. Ask for the next.
+    if (reason != ECONNABORTED) ++refused;
   }
+  // A client that is refused can stay in the queue, and would be refused again without end.
+  if (refused == most_accepts) pause(reason);
 }
 
-/// A client for which there is no memory or no knote is reset.
+/// A client that cannot be admitted is closed here, inside the batch, which resets it. It has no
+/// events yet that could become stale.
 void Server::admit(Socket socket) {
   const int descriptor = socket.descriptor();
   try {
-    if (trace::on) trace::action(descriptor, "accepted from ", socket.peer_address().c_str());
+    if (trace::on) trace::line(descriptor, "accepted from %s", socket.peer_address().c_str());
     loop_.change(descriptor, EVFILT_READ, EV_ADD);
-    clients_.add(Connection(std::move(socket), protocol_), idle_deadline());
+    clients_.add(Connection(std::move(socket)), idle_deadline());
     ++accepted_;
   } catch (const std::exception& error) {
-    note_shortage(errno_of(error));
-    trace::action(descriptor, "reset: ", std::strerror(errno_of(error)));
+    note_shortage(error);
+    trace::line(descriptor, "reset: %s", error.what());
   }
-}
-
-/// If `error` is a shortage, remembers until the end of the batch that the listener has to pause.
-void Server::note_shortage(int error) {
-  if (is_shortage(error)) shortage_ = error;
 }
 
 /// A client in the queue keeps the listener ready, so its filter has to be disabled. The pause ends
 /// when a connection ends; or after a second, because another process may have caused the shortage.
 void Server::pause(int reason) {
-  pause_deadline_ = EventLoop::Clock::now() + pause_time;
-  if (switch_listener(EV_DISABLE)) notice("accepting paused", std::strerror(reason));
+  const Clients::Time now = EventLoop::Clock::now();
+  pause_deadline_ = now + pause_time;
+  loop_.change(listener_.descriptor(), EVFILT_READ, EV_DISABLE);
+  if (now < next_message_) return;
+  next_message_ = now + pause_time;
+  say("accepting paused: %s", std::strerror(reason));
 }
 
 void Server::resume() {
   pause_deadline_ = Clients::never;
-  if (!switch_listener(EV_ENABLE)) pause_deadline_ = EventLoop::Clock::now() + pause_time;
+  loop_.change(listener_.descriptor(), EVFILT_READ, EV_ENABLE);
 }
 
-/// Returns whether the kernel did it. None is known that refuses. If one does, that must not end
-/// the connections: the listener stays as it is until the next try, although the loop may spin.
-bool Server::switch_listener(unsigned short flag) {
-  try {
-    loop_.change(listener_.descriptor(), EVFILT_READ, flag);
-    return true;
-  } catch (const std::exception& error) {
-    notice("the listener", error.what());
-    return false;
-  }
-}
-
-/// Says what is wrong with the listener, at most once a second.
-void Server::notice(const char* what, const char* reason) {
-  const Clients::Time now = EventLoop::Clock::now();
-  if (now < next_notice_) return;
-  next_notice_ = now + pause_time;
-  say("%s: %s", what, reason);
-}
-
-/// Does one step of a client, and what follows from it. If its time is up, this is its last step
-/// unless something moves: a batch has 256 events, so one of this client may still be in the
-/// kernel. A client that lingers gets no last step: it could extend its time without end by
-/// sending.
-void Server::serve(Connection& client, bool time_is_up) {
+/// Does one step of a client, and what follows from it. Returns what moved.
+Connection::Moved Server::serve(Connection& client) {
+  const Connection::State before = client.state();
   const short filter = client.waits_for();
-  const bool lingered = client.state() == Connection::State::lingering;
-  StepResult result;
-  if (!time_is_up || !lingered) result = client.step(buffer_);
-  if (stopping() && !client.ended() && client.has_nothing_to_do()) client.finish(result);
-  if (time_is_up && !client.ended() && !result.moved_anything()) client.expire();
-
-  echoed_ += result.sent;
-  show_step(client, result);
-  note_shortage(result.error);
+  Connection::Moved moved;
   try {
+    client.step(buffer_, moved);
+    if (stopping() && !client.ended() && client.has_nothing_to_do()) client.finish(moved);
+    show_step(client, moved);
     if (!client.ended() && client.waits_for() != filter)
       loop_.switch_filter(client.descriptor(), filter, client.waits_for());
   } catch (const std::exception& error) {
-    note_shortage(errno_of(error));
-    client.end();  // without its filter, nobody would hear of it again
+    client.fail();
+    show_step(client, moved, error.what());
+    note_shortage(error);
   }
+  echoed_ += moved.sent;
 
   const bool lingers = client.state() == Connection::State::lingering;
   if (client.ended())
     clients_.set_deadline(client, Clients::past);  // it is closed after the batch
-  else if (lingers && !lingered)
+  else if (lingers && before != Connection::State::lingering)
     clients_.set_deadline(client, EventLoop::Clock::now() + limits_.linger);
-  else if (!lingers && limits_.idle && result.moved_anything())
+  else if (!lingers && limits_.idle && moved.anything())
     clients_.set_deadline(client, idle_deadline());
+  return moved;
+}
+
+/// Remembers until the end of the batch that the listener has to pause, if the error of a client
+/// was a shortage.
+void Server::note_shortage(const std::exception& error) {
+  int number = 0;
+  if (const auto* const refused = dynamic_cast<const std::system_error*>(&error))
+    number = refused->code().value();
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) number = ENOMEM;
+  if (is_shortage(number)) shortage_ = number;
 }
 
 std::optional<Clients::Time> Server::before_wait() {
-  if (first_signal_ && !stopping()) stop_listening();
-  close_due_clients();
+  if (first_signal_ && !stopping()) {
+    stop_listening();
+    serve_all();
+  }
+  serve_or_close_due_clients();
+  // Only now: the client that met the shortage may just have been closed, which ends a pause.
+  const int reason = std::exchange(shortage_, 0);
+  if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;
   return next_deadline();
 }
 
 void Server::stop_listening() {
-  trace::action(listener_.descriptor(), "stops listening");
+  trace::line(listener_.descriptor(), "stops listening");
   listener_ = Socket();
   pause_deadline_ = Clients::never;
+}
+
+void Server::serve_all() {
   for (int descriptor = 0; descriptor < clients_.descriptors_end(); ++descriptor) {
     Connection* const client = clients_.find(descriptor);
     if (client != nullptr && !client->ended()) serve(*client);
   }
 }
 
-void Server::close_due_clients() {
+/// A client that has ended is closed. One whose time is up gets a last step, because a batch has
+/// 256 events, and one of this client may still be in the kernel. If nothing moves, it is closed,
+/// too. A client that lingers gets no last step: it could extend its time without end by sending.
+void Server::serve_or_close_due_clients() {
   // Without a deadline nothing can be due: unless there is an idle limit, most batches end here,
   // without a call of the clock.
-  if (next_deadline() == Clients::never && shortage_ == 0) return;
+  if (next_deadline() == Clients::never) return;
   const Clients::Time now = EventLoop::Clock::now();
   bool closed = false;
   while (std::min(clients_.next_deadline(), stop_deadline_) <= now && clients_.size() > 0) {
     Connection& client = clients_.first();
     if (!client.ended() && now < stop_deadline_) {
-      serve(client, true);
-      continue;
+      const bool lingers = client.state() == Connection::State::lingering;
+      if (!lingers && (serve(client).anything() || client.ended())) continue;
+      client.expire();
     }
-    trace::action(client.descriptor(), "closed");
-    clients_.remove_first();
+    trace::line(client.descriptor(), "closed");
+    clients_.remove(client);
     closed = true;
   }
-  end_or_begin_pause(closed, now);
-}
-
-/// A client that was closed ends a pause, because a descriptor is free now. For a shortage that a
-/// client met, the pause begins only here, after that: the client itself may just have been closed.
-void Server::end_or_begin_pause(bool closed, Clients::Time now) {
+  // A descriptor is free now.
   if (paused() && (closed || pause_deadline_ <= now)) resume();
-  const int reason = std::exchange(shortage_, 0);
-  if (reason != 0 && listener_) pause(reason);
 }
 
 Clients::Time Server::next_deadline() const {

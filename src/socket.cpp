@@ -8,10 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <cstring>
 #include <memory>
 #include <system_error>
 
@@ -29,39 +27,6 @@ bool set_option(const Socket& socket, int level, int name, Value value) {
 bool set_descriptor_flags(const Socket& socket) {
   return ::fcntl(socket.descriptor(), F_SETFD, FD_CLOEXEC) >= 0 &&
          ::fcntl(socket.descriptor(), F_SETFL, O_NONBLOCK) >= 0;
-}
-
-/// Sorts the errors of accept(2).
-Socket::Outcome outcome_of(int error) {
-  switch (error) {
-    case EAGAIN: return Socket::Outcome::queue_empty;
-    // EINTR: a signal handler ran. Asking again is right then, too.
-    case EINTR:
-    // The client gave up while it waited in the queue. Some systems report ECONNRESET or EPROTO.
-    case ECONNABORTED:
-    case ECONNRESET:
-    case EPROTO:
-    // Linux also reports errors of the network that are waiting for the new connection, accept(2).
-    case ENETDOWN:
-    case ENOPROTOOPT:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case EOPNOTSUPP:
-    case ENETUNREACH:
-#ifdef ENONET
-    // Only Linux has ENONET. There, EPERM means that a firewall forbids this connection.
-    case ENONET:
-    case EPERM:
-#endif
-      return Socket::Outcome::client_gone;
-    // To wait, or to go on, would hide the bug.
-    case EBADF:
-    case EFAULT:
-    case ENOTSOCK: throw std::system_error(error, std::generic_category(), "accept");
-    // Among them are EMFILE and ENOMEM, and whatever a socket filter of macOS says to one
-    // connection, such as EINVAL. To wait a moment is never wrong.
-    default: return Socket::Outcome::unable;
-  }
 }
 
 /// Returns an empty Socket and sets errno if it cannot listen on this address.
@@ -92,28 +57,6 @@ Socket listen_on(const addrinfo& address) {
 std::string as_text(const std::string& host, const std::string& port) {
   const bool is_ipv6 = host.find(':') != std::string::npos;
   return is_ipv6 ? "[" + host + "]:" + port : host + ":" + port;
-}
-
-/// A name of the DNS has at most 253 bytes. What is longer must not push the reason out of sight.
-std::string shortened(const std::string& host) {
-  constexpr std::size_t most = 256;
-  return host.size() <= most ? host : host.substr(0, most) + "...";
-}
-
-/// What to say if `host` looks like an address with a port behind it, or with brackets.
-std::string hint(const std::string& host) {
-  const bool has_brackets = host.find_first_of("[]") != std::string::npos;
-  const bool has_port = std::count(host.begin(), host.end(), ':') == 1;
-  if (!has_brackets && !has_port) return {};
-  return " (the address and the port are two arguments, without brackets)";
-}
-
-/// fe80::1 is an address of every network that the machine is in, so it needs the name of one.
-bool lacks_zone(const addrinfo& address) {
-  if (address.ai_family != AF_INET6) return false;
-  sockaddr_in6 ipv6{};
-  std::memcpy(&ipv6, address.ai_addr, sizeof ipv6);
-  return IN6_IS_ADDR_LINKLOCAL(&ipv6.sin6_addr) && ipv6.sin6_scope_id == 0;
 }
 
 /// Only such an address of a name is passed over. Any other error is the answer: if the port is
@@ -147,43 +90,38 @@ Socket::~Socket() {
 
 Socket Socket::listen(const std::string& host, std::uint16_t port) {
   const std::string service = std::to_string(port);
-  const std::string failure = "cannot listen on " + as_text(shortened(host), service);
+  const std::string failure = "cannot listen on " + as_text(host, service);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int status = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
   if (status == EAI_SYSTEM) throw std::system_error(errno, std::generic_category(), failure);
-  if (status != 0) throw std::runtime_error(failure + ": " + ::gai_strerror(status) + hint(host));
+  if (status != 0) throw std::runtime_error(failure + ": " + ::gai_strerror(status));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
   int error = 0;
-  bool zone_is_missing = false;
   for (const addrinfo* address = found; address != nullptr; address = address->ai_next) {
     Socket socket = listen_on(*address);
     if (socket) return socket;
     error = errno;
-    zone_is_missing = lacks_zone(*address);
     if (!is_not_of_this_machine(error)) break;
   }
-  if (zone_is_missing)
-    throw std::runtime_error(failure + ": " + std::strerror(error) +
-                             " (a link-local address needs a zone, as in " + host + "%en0)");
   throw std::system_error(error, std::generic_category(), failure);
 }
 
-Socket::Accepted Socket::accept() {
+Socket Socket::accept() {
   // Ask first: macOS takes a connection from the queue before it looks for a descriptor, and drops
   // it without one. (If the table of the whole system is full, ENFILE, it still does: F_DUPFD does
   // not look there.)
-  if (!descriptor_available()) return {.outcome = Outcome::unable, .error = errno};
+  if (!descriptor_available()) return Socket();
   Socket client(system::accept(descriptor_));
-  if (!client) return {.outcome = outcome_of(errno), .error = errno};
+  if (!client) return client;
   // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting
   // it fails (EINVAL) if the client has already gone.
-  const bool prepared =
-      set_option(client, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(client);
-  if (!prepared) return {.outcome = Outcome::client_gone};
-  return {.outcome = Outcome::accepted, .socket = std::move(client)};
+  if (set_option(client, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(client))
+    return client;
+  errno = ECONNABORTED;
+  return Socket();
 }
 
 bool Socket::descriptor_available() const noexcept {
@@ -191,20 +129,24 @@ bool Socket::descriptor_available() const noexcept {
   return static_cast<bool>(Socket(::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0)));
 }
 
-ssize_t Socket::read(std::span<char> buffer) {
+std::optional<std::size_t> Socket::read(std::span<char> buffer) {
   ssize_t count = 0;
   do {
     count = system::read(descriptor_, buffer.data(), buffer.size());
   } while (count < 0 && errno == EINTR);
-  return count;
+  if (count >= 0) return static_cast<std::size_t>(count);
+  if (errno == EAGAIN) return std::nullopt;
+  throw std::system_error(errno, std::generic_category(), "read");
 }
 
-ssize_t Socket::write(std::string_view bytes) {
+std::size_t Socket::write(std::string_view bytes) {
   ssize_t count = 0;
   do {
     count = system::write(descriptor_, bytes.data(), bytes.size());
   } while (count < 0 && errno == EINTR);
-  return count;
+  if (count >= 0) return static_cast<std::size_t>(count);
+  if (errno == EAGAIN) return 0;
+  throw std::system_error(errno, std::generic_category(), "write");
 }
 
 bool Socket::has_input() const noexcept {

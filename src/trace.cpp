@@ -3,6 +3,7 @@
 #include <sys/types.h>
 #include <sys/event.h>
 
+#include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -32,17 +33,13 @@ std::string names_of_flags(unsigned flags) {
   return names.empty() ? "-" : names;
 }
 
-/// Both are empty if `error` is 0. No std::string: an exception here would end the server, and an
-/// error may well come from a lack of memory. (The strings below are mostly too short to need any.)
-const char* colon(int error) { return error != 0 ? ": " : ""; }
-const char* reason(int error) { return error != 0 ? std::strerror(error) : ""; }
-
 void print(const char* what, const struct kevent& kev, int error) {
   const char* const kind = kev.filter == EVFILT_SIGNAL ? "signal " : "fd ";
   const std::string subject = kind + std::to_string(kev.ident);
   std::fprintf(stderr, "%-7s %-13s %-14s %-16s data %lld%s%s\n", what, subject.c_str(),
                name_of(kev.filter), names_of_flags(kev.flags).c_str(),
-               static_cast<long long>(kev.data), colon(error), reason(error));
+               static_cast<long long>(kev.data), error != 0 ? ": " : "",
+               error != 0 ? std::strerror(error) : "");
 }
 }  // namespace
 
@@ -59,13 +56,13 @@ void trace::change(const struct kevent& change, int error) {
   if (on) print("change", change, error);
 }
 
-void trace::step(const Step& step) {
+void trace::line(int descriptor, const char* format, ...) {
   if (!on) return;
-  std::fprintf(stderr, "  fd %d: received %zu, sent %zu, unsent %zu, held %zu: %s%s%s\n",
-               step.descriptor, step.received, step.sent, step.unsent, step.held, step.state,
-               colon(step.error), reason(step.error));
-}
-void trace::action(int descriptor, const char* what, const char* detail) {
-  if (on) std::fprintf(stderr, "  fd %d: %s%s\n", descriptor, what, detail);
+  std::fprintf(stderr, "  fd %d: ", descriptor);
+  va_list arguments;
+  va_start(arguments, format);
+  std::vfprintf(stderr, format, arguments);
+  va_end(arguments);
+  std::fputc('\n', stderr);
 }
 }  // namespace echod

@@ -1,8 +1,6 @@
 // The trace of -v, on stderr: every batch, event and change of the kqueue, and what the server did.
 #pragma once
 
-#include <cstddef>
-
 struct kevent;
 
 namespace echod::trace {
@@ -11,17 +9,6 @@ void batch(int events);
 void event(const struct kevent& event);
 /// `error` is the errno with which the kernel refused it, or 0.
 void change(const struct kevent& change, int error);
-
-/// What a step did, in bytes, and what it left.
-struct Step {
-  int descriptor;
-  std::size_t received;
-  std::size_t sent;
-  std::size_t unsent;
-  std::size_t held;
-  const char* state;
-  int error;  // an errno, or 0
-};
-void step(const Step& step);
-void action(int descriptor, const char* what, const char* detail = "");
+/// What the server did about a descriptor, as in printf(3). Needs no memory.
+void line(int descriptor, const char* format, ...) __attribute__((format(printf, 2, 3)));
 }  // namespace echod::trace

@@ -136,8 +136,8 @@ TEST_CASE("an address that contains a port or brackets is a bad command line", "
     INFO(result.output);
     CHECK(result.status == 64);
     CHECK(begins(result.output,
-                 "echod: the address and the port are two arguments, without brackets: '" + address +
-                     "'\nusage: echod "));
+                 "echod: the address and the port are two arguments, without brackets: '" +
+                     address + "'\nusage: echod "));
   }
 }
 

@@ -19,7 +19,6 @@
 
 #include "client.hpp"
 #include "echod/event_loop.hpp"
-#include "echod/protocol.hpp"
 #include "echod/server.hpp"
 #include "echod/socket.hpp"
 #include "patience.hpp"
@@ -46,7 +45,7 @@ inline int next_descriptor() {
 /// Accepts a client, and waits for it if it has not arrived yet.
 inline echod::Socket accept_from(echod::Socket& listener) {
   wait_for_input(listener);
-  return std::move(listener.accept().socket);
+  return listener.accept();
 }
 
 /// Both ends of a connection: the client, and the socket that the server has accepted.
@@ -67,7 +66,7 @@ class LocalServer : public echod::EventLoop::Handler {
                        echod::Socket socket = echod::Socket::listen("127.0.0.1", 0))
       : listener_(socket.descriptor()),
         port_(port_of(socket)),
-        server_(loop_, std::move(socket), echod::Protocol(), limits) {}
+        server_(loop_, std::move(socket), limits) {}
 
   std::uint16_t port() const { return port_; }
   int listener() const { return listener_; }

@@ -9,6 +9,7 @@
 #include <cassert>
 #include <chrono>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "echod/connection.hpp"
@@ -50,10 +51,9 @@ class Clients {
   }
   /// Returns the connection with the earliest deadline. There must be one.
   [[nodiscard]] Connection& first() noexcept { return order_.begin()->second; }
-  /// Destroys it, which closes its descriptor.
-  void remove_first() noexcept {
-    place(first().descriptor()) = order_.end();
-    order_.erase(order_.begin());
+  /// Destroys a connection that is in here, which closes its descriptor.
+  void remove(const Connection& connection) noexcept {
+    order_.erase(std::exchange(place(connection.descriptor()), order_.end()));
   }
   [[nodiscard]] std::size_t size() const noexcept { return order_.size(); }
   /// Returns a number that is larger than the descriptor of any connection.

@@ -14,10 +14,15 @@
 // is sent, and no input is waiting. A client that still has something to do is served like before,
 // by its events. The server ends with its last client, or at the deadline of the stop, when the
 // remaining ones are reset.
+//
+// What goes wrong with one client is an exception, and ends only that client: in serve(), or in
+// admit() if it is new. If the kernel was short of something, the listener pauses besides.
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <vector>
 
@@ -38,12 +43,11 @@ struct TimeLimits {
 
 class Server final : public EventLoop::Handler {
  public:
-  /// Serves the clients of `listener`, each with a copy of `protocol`, while `loop` runs with this
-  /// handler. SIGTERM stops it, and SIGINT and SIGHUP do, too, unless they are ignored. SIGUSR1 and
-  /// SIGINFO print a status line. All stay ignored afterwards. SIGPIPE must be ignored. `loop` must
-  /// outlive it. Throws std::system_error if the kqueue refuses a filter, or no client could be
-  /// served, and std::invalid_argument if `protocol` may hold as much as a read can bring.
-  Server(EventLoop& loop, Socket listener, Protocol protocol, TimeLimits limits);
+  /// Serves the clients of `listener` while `loop` runs with this handler. SIGTERM stops it, and
+  /// SIGINT and SIGHUP do, too, unless they are ignored. SIGUSR1 and SIGINFO print a status line.
+  /// All stay ignored afterwards. SIGPIPE must be ignored. `loop` must outlive it. Throws
+  /// std::system_error if the kqueue refuses a filter, or no client could be served.
+  Server(EventLoop& loop, Socket listener, TimeLimits limits);
   void on_event(const struct kevent& event) override;
   std::optional<Clients::Time> before_wait() override;
 
@@ -52,15 +56,13 @@ class Server final : public EventLoop::Handler {
   void on_signal(int number);
   void accept_clients();
   void admit(Socket socket);
-  void note_shortage(int error);
   void pause(int reason);
   void resume();
-  bool switch_listener(unsigned short flag);
-  void notice(const char* what, const char* reason);
-  void serve(Connection& client, bool time_is_up = false);
+  Connection::Moved serve(Connection& client);
+  void note_shortage(const std::exception& error);
   void stop_listening();
-  void close_due_clients();
-  void end_or_begin_pause(bool closed, Clients::Time now);
+  void serve_all();
+  void serve_or_close_due_clients();
   [[nodiscard]] Clients::Time next_deadline() const;
   [[nodiscard]] Clients::Time idle_deadline() const;
   // False until the batch that brought the signal has been handled.
@@ -69,16 +71,17 @@ class Server final : public EventLoop::Handler {
 
   EventLoop& loop_;
   Socket listener_;
-  const Protocol protocol_;
   const TimeLimits limits_;
   Clients clients_;
   // All connections share it: they do one step at a time. Larger reads save calls when much is in
-  // flight. Of the sizes from 64 to 128 KiB, this one measured best, and a client that does not
-  // read costs no more than this. Not an array: main's stack may be small (ulimit -s).
-  std::vector<char> buffer_ = std::vector<char>(std::size_t{112} * 1024);
-  int shortage_ = 0;  // the errno, if a client lacked memory or a knote in this batch
+  // flight, and a client that does not read costs no more than this. Not an array: main's stack may
+  // be small (ulimit -s).
+  static constexpr std::size_t buffer_size = std::size_t{112} * 1024;
+  static_assert(buffer_size > LineEcho::most_held, "a read behind what is held needs room");
+  std::vector<char> buffer_ = std::vector<char>(buffer_size);
+  int shortage_ = 0;  // the errno, if a client met a shortage in this batch
   Clients::Time pause_deadline_ = Clients::never;  // when a pause of the listener ends
-  Clients::Time next_notice_ = Clients::past;      // when to speak of the listener again
+  Clients::Time next_message_ = Clients::past;     // when to speak of a pause again
   std::optional<Clients::Time> first_signal_;      // when the first signal to stop came
   Clients::Time stop_deadline_ = Clients::never;   // when to reset the remaining clients
   std::uint64_t accepted_ = 0;                     // connections

@@ -1,11 +1,11 @@
-// Socket: owns one TCP socket, close-on-exec and non-blocking: a call that would have to wait fails
-// with EAGAIN. Errors that belong to a server's ordinary work are reported like those of system
-// calls, by the result and errno.
+// Socket: owns one TCP socket, close-on-exec and non-blocking. What a server meets in its ordinary
+// work is a result: no client in the queue, nothing to read, no room to send. A connection that is
+// broken is an exception.
 #pragma once
 
-#include <sys/types.h>
-
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,30 +29,22 @@ class Socket {
   /// getaddrinfo(3), but only past one that this machine does not have. Port 0 picks a free port.
   /// Throws std::runtime_error with address and reason (std::system_error if it has an errno).
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
-  /// What accept() found.
-  enum class Outcome : char {
-    accepted,     // a client
-    queue_empty,  // nobody
-    client_gone,  // a client that has gone, or another failure that concerns no other client
-    unable        // no descriptor, no memory, or an errno that nobody expects: ask later
-  };
-  struct Accepted;
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its
   /// client can tell when the server ends early, even by a crash. Before it touches the queue, it
-  /// asks whether a descriptor is free. Throws std::system_error for an errno that only a bug can
-  /// cause. accept(2)
-  [[nodiscard]] Accepted accept();
+  /// asks whether a descriptor is free. Returns an empty Socket and sets errno if there is none:
+  /// EAGAIN when the queue is empty, ECONNABORTED for a client that has gone. accept(2)
+  [[nodiscard]] Socket accept();
   /// Returns whether a descriptor is free. If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
   [[nodiscard]] bool descriptor_available() const noexcept;
 
   /// Reads at most `buffer.size()` bytes, which must not be 0, because a result of 0 is the end of
-  /// input. Returns -1 and sets errno if nothing is there (EAGAIN) or the connection is broken.
-  /// Never fails with EINTR. read(2)
-  [[nodiscard]] ssize_t read(std::span<char> buffer);
-  /// Writes as much of `bytes` as the kernel takes and returns how much. Returns -1 and sets errno
-  /// if that is nothing (EAGAIN) or the connection is broken. Never fails with EINTR. SIGPIPE must
-  /// be ignored. write(2)
-  [[nodiscard]] ssize_t write(std::string_view bytes);
+  /// input. Returns nothing if there is no input now (EAGAIN). Throws std::system_error if the
+  /// connection is broken. read(2)
+  [[nodiscard]] std::optional<std::size_t> read(std::span<char> buffer);
+  /// Writes as much of `bytes` as the kernel takes now and returns how much, which can be 0
+  /// (EAGAIN). Throws std::system_error if the connection is broken. SIGPIPE must be ignored.
+  /// write(2)
+  [[nodiscard]] std::size_t write(std::string_view bytes);
   /// Returns whether read() would return at once: with input, the end of input or an error. Also
   /// returns true if it cannot find out. Takes nothing away from the socket. poll(2)
   [[nodiscard]] bool has_input() const noexcept;
@@ -70,11 +62,5 @@ class Socket {
 
  private:
   int descriptor_;
-};
-
-struct Socket::Accepted {
-  Outcome outcome;
-  Socket socket = Socket();  // the client, if it is accepted
-  int error = 0;             // the errno, if it was unable
 };
 }  // namespace echod
