@@ -17,6 +17,8 @@
 
 namespace echod {
 namespace {
+constexpr linger reset_at_close{1, 0};
+
 template <typename Value>
 bool set_option(const Socket& socket, int level, int name, Value value) {
   return ::setsockopt(socket.descriptor(), level, name, &value, sizeof value) == 0;
@@ -40,11 +42,14 @@ Socket listen_on(const addrinfo& address) {
   // "::" would otherwise take the IPv4 port as well on Linux and macOS.
   const bool is_ipv6 = address.ai_family == AF_INET6;
   if (is_ipv6 && !set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return Socket();
-  // Accepted sockets inherit the next three. On macOS, setting them after accept fails if the
+  // Accepted sockets inherit the next four. On macOS, setting them after accept fails if the
   // client has gone. An echo is sent at once, also while the last one has not been acknowledged.
   if (!set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1)) return Socket();
   // Notices a client that disappeared without a word.
   if (!set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1)) return Socket();
+  // A connection is then reset by default from its first moment, also if the process dies right
+  // after accept(2). (Not on macOS, which turns an inherited time of 0 into 120 s.)
+  if (!set_option(socket, SOL_SOCKET, SO_LINGER, reset_at_close)) return Socket();
   // Urgent data are input like any other. Without this, one byte would be missing in the echo.
   if (!set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1)) return Socket();
   if (::bind(socket.descriptor(), address.ai_addr, address.ai_addrlen) != 0) return Socket();
@@ -116,9 +121,8 @@ Socket Socket::accept() {
   if (!descriptor_available()) return Socket();
   Socket client(system::accept(descriptor_));
   if (!client) return client;
-  // SO_LINGER cannot be inherited: macOS turns an inherited time of 0 into 120 s. On macOS, setting
-  // it fails (EINVAL) if the client has already gone.
-  if (set_option(client, SOL_SOCKET, SO_LINGER, linger{1, 0}) && set_descriptor_flags(client))
+  // Again, because macOS does not pass on the 0. There it fails (EINVAL) if the client has gone.
+  if (set_option(client, SOL_SOCKET, SO_LINGER, reset_at_close) && set_descriptor_flags(client))
     return client;
   errno = ECONNABORTED;
   return Socket();
