@@ -32,7 +32,7 @@ void Connection::finish(Moved& moved) {
 }
 
 void Connection::expire() noexcept {
-  if (input_.empty() && output_.empty()) socket_.allow_orderly_end();
+  if (input_.empty() && output_.empty()) allow_orderly_end();
   state_ = State::ended;
 }
 
@@ -97,14 +97,19 @@ void Connection::discard(std::span<char> buffer, Moved& moved) {
 void Connection::enter_next_state() noexcept {
   if (!output_.empty()) return;
   if (state_ == State::at_end) {
-    socket_.allow_orderly_end();
+    allow_orderly_end();
     state_ = State::ended;
   }
   if (state_ == State::closing) {
     // In this order: a server that dies between the two must not reset what is complete.
-    socket_.allow_orderly_end();
+    allow_orderly_end();
     socket_.shut_down_sending();
     state_ = State::lingering;
   }
+}
+
+void Connection::allow_orderly_end() noexcept {
+  socket_.allow_orderly_end();
+  orderly_ = true;
 }
 }  // namespace echod

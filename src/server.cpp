@@ -243,7 +243,7 @@ void Server::serve_or_close_due_clients() {
       if (!lingers && (serve(client).anything() || client.ended())) continue;
       client.expire();
     }
-    trace::line(client.descriptor(), "closed");
+    trace::line(client.descriptor(), client.ends_orderly() ? "closed" : "reset");
     clients_.remove(client);
     closed = true;
   }

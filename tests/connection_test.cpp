@@ -252,8 +252,10 @@ struct Run {
     const std::string expected = echo_of(now.input.substr(0, read), limit);
     if (expected.compare(0, now.output.size(), now.output) != 0) return "bytes are wrong";
     const bool kept = connection.unsent() + connection.held() > 0;
+    const bool failed = now.last == ECONNRESET || now.last == EPIPE;
+    if (connection.ended() && connection.ends_orderly() != (close_is_orderly && !failed))
+      return "it is wrong about its end";
     if (!close_is_orderly) {
-      const bool failed = now.last == ECONNRESET || now.last == EPIPE;
       return connection.ended() && !failed && !kept ? "a reset without a reason" : "";
     }
     if (now.output != expected) return "an orderly end, but the echo is not complete";

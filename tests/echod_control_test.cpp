@@ -391,6 +391,27 @@ TEST_CASE("the trace shows each event, each change and what came of it", "[C5]")
   }
 }
 
+TEST_CASE("the trace tells a reset from an orderly end", "[C5][E6]") {
+  Echod echod({.options = {"-v"}});
+  CHECK(Client(echod.port()).exchange("a line\n") == "a line\n");
+  CHECK(contains(echod.line_with("held 0: ended"), ": received 0, sent 0"));
+  CHECK(contains(echod.line(), ": closed"));
+
+  Client resets(echod.port());
+  CHECK(resets.echoes("a line\n"));
+  resets.reset();
+  const std::string reason = std::string("held 0: ended: read: ") + std::strerror(ECONNRESET);
+  CHECK_FALSE(echod.line_with(reason).empty());
+  CHECK(contains(echod.line(), ": reset"));
+
+  Client lingers(echod.port());
+  lingers.send("\n");
+  CHECK(lingers.receive_all().empty());
+  lingers.reset();
+  CHECK_FALSE(echod.line_with("held 0: ended: read: ").empty());
+  CHECK(contains(echod.line(), ": reset"));
+}
+
 TEST_CASE("the trace shows the address of each client", "[C5]") {
   for (const std::string host : {"127.0.0.1", "::1"}) {
     Process echod({.options = {"-v", host, "0"}});

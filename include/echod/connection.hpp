@@ -65,7 +65,12 @@ class Connection {
   void expire() noexcept;
 
   /// Ends it because of an error: with a reset, unless its client has had an orderly end before.
-  void fail() noexcept { state_ = State::ended; }
+  void fail() noexcept {
+    orderly_ = false;
+    state_ = State::ended;
+  }
+  /// Returns whether its end was or will be orderly, and no error came in between.
+  [[nodiscard]] bool ends_orderly() const noexcept { return orderly_; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
 
   /// The filter whose event it needs: EVFILT_WRITE while output is unsent, otherwise EVFILT_READ.
@@ -86,10 +91,12 @@ class Connection {
   void send_unsent(Moved& moved);
   void discard(std::span<char> buffer, Moved& moved);
   void enter_next_state() noexcept;
+  void allow_orderly_end() noexcept;
 
   Socket socket_;
   LineEcho protocol_;
   State state_ = State::echoing;
+  bool orderly_ = false;
   std::string input_;   // held: an incomplete line
   std::string output_;  // unsent: the kernel has not taken it yet
 };

@@ -4,10 +4,10 @@
 // The next deadline is the time-out of kevent(2). EVFILT_TIMER would cost a system call per change,
 // and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
-// Which events can be stale? None of a client: it waits for one filter, so a batch holds at most
-// one event of it, and no client is closed inside a batch. (One that could not be admitted is, but
-// it has no events yet.) But the listener's event can follow a signal to stop in the same batch.
-// Therefore the signal is only noted, and the listener is closed after the batch.
+// Which events can be stale? The listener's: it can follow a signal to stop in the same batch.
+// Therefore the signal is only noted, and the listener is closed after the batch. None of a client:
+// it waits for one filter, so a batch holds at most one event of it, and no client is closed inside
+// a batch. (One that could not be admitted is, but it has no events yet.)
 //
 // A stop, in order: on_signal() notes the time. before_wait() closes the listener and serves each
 // client once. From then on serve() finishes a client as soon as it has nothing to do: all output
