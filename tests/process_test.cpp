@@ -15,11 +15,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <system_error>
 
 #include "catch.hpp"
+#include "patience.hpp"
 #include "process.hpp"
 #include "standard_error.hpp"
 
@@ -107,7 +109,9 @@ TEST_CASE("standard descriptors that are closed are opened, and others stay as t
 TEST_CASE("without /dev/null and with a standard descriptor closed, the program does not start",
           "[C4]") {
   char empty[] = "/tmp/echod_test.XXXXXX";
-  REQUIRE(::mkdtemp(empty) != nullptr);
+  const bool made = ::mkdtemp(empty) != nullptr;
+  INFO("a directory in /tmp: " << std::strerror(errno));
+  REQUIRE(made);
   const bool allowed = in_child([] {}, [&] { return enter_root(empty); });
   if (!allowed) WARN("to hide /dev/null takes root");
   if (allowed) {
@@ -178,6 +182,23 @@ TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   CHECK(standard_error.read() == std::string(before, 'x'));
   say("now there is room");
   CHECK(standard_error.read() == "echod: now there is room\n");
+}
+
+TEST_CASE("while the program starts, a line that nobody reads is dropped after some seconds",
+          "[C4]") {
+  const StandardError standard_error;
+  echod::say_waits = true;
+  const std::size_t before = fill(STDERR_FILENO);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    say("listening");
+    ::_exit(0);
+  }
+  CHECK_FALSE(ends_within(child, 200ms));
+  CHECK(ends_within(child, patience));
+  ::kill(child, SIGKILL);
+  REQUIRE(::waitpid(child, nullptr, 0) == child);
+  CHECK(standard_error.read() == std::string(before, 'x'));
 }
 
 TEST_CASE("while the program starts, a line waits until there is room", "[C4]") {

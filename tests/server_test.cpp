@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -17,13 +17,12 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "descriptors.hpp"
 #include "servers.hpp"
 
 using namespace std::chrono_literals;
 
 namespace {
-
-constexpr int narrow = 4096;  // bytes of a socket's buffer
 
 /// Sends until the server cuts the connection off. Returns the errno of the write, or 0 if it takes
 /// too long.
@@ -38,15 +37,6 @@ int send_until_cut_off(Client& client) {
   } catch (const std::system_error& error) {
     return error.code().value();
   }
-}
-
-/// A listener whose connections take little output at once, so that some stays unsent while the
-/// client does not read.
-echod::Socket narrow_listener() {
-  echod::Socket listener = echod::Socket::listen("127.0.0.1", 0);
-  // Accepted sockets inherit it.
-  REQUIRE(::setsockopt(listener.descriptor(), SOL_SOCKET, SO_SNDBUF, &narrow, sizeof narrow) == 0);
-  return listener;
 }
 
 }  // namespace
@@ -103,27 +93,6 @@ TEST_CASE("an idle client with an unfinished line is reset", "[M6][E6]") {
   CHECK(client.how_it_ends() == "reset");
 }
 
-TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
-  LocalServer local({.idle = 200ms}, narrow_listener());
-  Client client(local.port(), "127.0.0.1", narrow);
-  const int accepted = local.accept_client();
-  client.send(std::string(39'999, 'x') + "\n");
-  client.wait_until_arrived();
-  local.run_until_closed(accepted);
-  CHECK(client.how_it_ends() == "reset");
-}
-
-TEST_CASE("the idle limit, not the linger, holds for output that is pending after an empty line",
-          "[M6][E6]") {
-  LocalServer local({.linger = 1h, .idle = 200ms}, narrow_listener());
-  Client client(local.port(), "127.0.0.1", narrow);
-  const int accepted = local.accept_client();
-  client.send(std::string(39'999, 'x') + "\n\n");
-  client.wait_until_arrived();
-  local.run_until_closed(accepted);
-  CHECK(client.how_it_ends() == "reset");
-}
-
 TEST_CASE("bytes received give a client its time again, and no other client", "[M6]") {
   LocalServer local({.idle = 1h});
   Client one(local.port());
@@ -141,24 +110,6 @@ TEST_CASE("bytes received give a client its time again, and no other client", "[
   other.send("x");
   local.serve(second);
   CHECK(local.end_batch() > end_of_other);
-}
-
-TEST_CASE("a client that reads its echo slowly has its time again with each piece", "[M6]") {
-  LocalServer local({.idle = 1h}, narrow_listener());
-  Client client(local.port(), "127.0.0.1", narrow);
-  const int accepted = local.accept_client();
-  client.send(std::string(39'999, 'x') + "\n");
-  client.wait_until_arrived();
-  local.serve(accepted);
-  auto end = local.end_batch();
-  pollfd room{accepted, POLLOUT, 0};
-  for (int pieces = 0; pieces < 3; ++pieces) {
-    while (::poll(&room, 1, 1) == 0) client.receive(1000);
-    local.pass_event(accepted, EVFILT_WRITE);
-    const auto later = local.end_batch();
-    CHECK(later > end);
-    end = later;
-  }
 }
 
 TEST_CASE("without an idle limit a silent client may stay", "[M6]") {
@@ -222,6 +173,7 @@ TEST_CASE("after a stop the events of one client do not end another that lingers
 }
 
 TEST_CASE("one event of the listener accepts at most 64 clients", "[M1]") {
+  if (!can_open(200)) return;
   LocalServer local;
   std::vector<Client> clients;
   while (clients.size() < 70) {
@@ -330,7 +282,33 @@ TEST_CASE("an event of a client that has ended is ignored", "[M5][E6]") {
   local.end_batch();
 }
 
-TEST_CASE("an event of a descriptor that is nobody's is ignored", "[M5]") {
+// A tool can copy a descriptor of the server for a moment. On Linux, epoll then goes on reporting the
+// closed socket by its old number, which is nobody's.
+TEST_CASE("a client whose socket somebody has copied ends only its own connection", "[M5]") {
   LocalServer local;
-  CHECK_NOTHROW(local.pass_event(local.listener() + 100, EVFILT_READ));
+  Client client(local.port());
+  const int accepted = local.accept_client();
+  Client other(local.port());
+  local.accept_client();
+  const echod::Socket copy(::dup(accepted));
+  client.reset();
+  local.run_until_closed(accepted);
+  other.send("line\n");
+  local.run([waits = Patience(), &other] { return waits() && !other.hears_within(0ms); });
+  CHECK(other.receive(5) == "line\n");
+}
+
+TEST_CASE("a server whose listener somebody has copied stops all the same", "[C3][M5]") {
+  LocalServer local;
+  Client client(local.port());
+  const int accepted = local.accept_client();
+  const echod::Socket copy(::dup(local.listener()));
+  client.send("held");
+  local.serve(accepted);
+  local.pass_event(SIGTERM, EVFILT_SIGNAL);
+  local.end_batch();
+  CHECK(client.receive_all() == "held");
+  const Client late(local.port());  // the copy still listens
+  client.close();
+  CHECK_NOTHROW(local.run_until_stopped());
 }

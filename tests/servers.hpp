@@ -55,6 +55,24 @@ struct Pair {
   echod::Socket accepted = accept_from(listener);
 };
 
+/// Gives the signals to stop their default action. A test framework may have a handler there, which
+/// would run as well, because EVFILT_SIGNAL only observes; and one that is ignored stays ignored.
+struct DefaultActions {
+  DefaultActions() {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, SIG_DFL);
+  }
+};
+
+/// Returns true, or throws when the patience is over.
+struct Patience {
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  bool operator()() const {
+    if (std::chrono::steady_clock::now() - start > patience)
+      throw std::runtime_error("it takes too long");
+    return true;
+  }
+};
+
 /// A Server on a loop in this process. It takes over the signals. A test passes it events of its own
 /// making, or runs the loop. Client and server share one thread then, so neither can be late: a
 /// slow machine slows down both.
@@ -119,7 +137,8 @@ class LocalServer : public echod::EventLoop::Handler {
   }
 
  private:
-  int listener_;  // the descriptor
+  const DefaultActions actions_;  // before the Server watches them
+  int listener_;                  // the descriptor
   std::uint16_t port_;
   echod::EventLoop loop_;
   echod::Server server_;
@@ -139,9 +158,6 @@ class ServerProcess {
     if (pid_ < 0) throw std::runtime_error("no process for a server");
     if (pid_ == 0) {
       std::signal(SIGPIPE, SIG_IGN);
-      // Both may have been ignored when the tests were started. The server would leave that alone.
-      std::signal(SIGHUP, SIG_DFL);
-      std::signal(SIGINT, SIG_DFL);
       LocalServer local(limits, std::move(listener));
       ::close(ready[1]);
       local.run_until_stopped();
