@@ -58,9 +58,7 @@ void Pinger::start() {
 
 /// The read filter is always enabled. The write filter exists only while bytes are unsent.
 void Pinger::send() {
-  const ssize_t count = socket_.write(std::string_view(text_).substr(sent_));
-  if (count < 0 && errno != EAGAIN) fail("write");
-  sent_ += static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  sent_ += socket_.write(std::string_view(text_).substr(sent_));
   const bool pending = sent_ < text_.size();
   if (pending == waits_to_send_) return;
   loop_.change(descriptor(), EVFILT_WRITE, pending ? EV_ADD : EV_DELETE);
@@ -73,11 +71,10 @@ void Pinger::on_event(const struct kevent& event) {
     return;
   }
   static std::vector<char> buffer(1 << 16);
-  const ssize_t count = socket_.read(buffer);
-  if (count < 0 && errno == EAGAIN) return;
-  if (count < 0) fail("read");
-  const auto size = static_cast<std::size_t>(count);
-  if (count == 0) throw std::runtime_error("the server has closed a connection");
+  const std::optional<std::size_t> count = socket_.read(buffer);
+  if (!count) return;
+  const std::size_t size = *count;
+  if (size == 0) throw std::runtime_error("the server has closed a connection");
   if (text_.compare(received_, size, buffer.data(), size) != 0)
     throw std::runtime_error("the echo is not what was sent");
   received_ += size;
