@@ -34,8 +34,9 @@ constexpr const char* help =
 }
 
 /// getaddrinfo(3) accepts 99999 and " 80" silently, so numbers are parsed here.
-int parse_number(const std::string& text, int least, int most, const std::string& what) {
-  int number = -1;
+unsigned parse_number(const std::string& text, unsigned least, unsigned most,
+                      const std::string& what) {
+  unsigned number = 0;
   const char* const text_end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), text_end, number);
   if (error != std::errc() || rest != text_end || number < least || number > most) {

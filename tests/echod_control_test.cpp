@@ -65,7 +65,8 @@ TEST_CASE("a single argument of digits is the port", "[C1]") {
 }
 
 TEST_CASE("a bad port is a usage error", "[C1][C6]") {
-  for (const std::string port : {"99999", "65536", "-1", "80x", "http", " 80", "", "+80", "0x50"}) {
+  for (const std::string port :
+       {"99999", "65536", "-1", "-0", "80x", "http", " 80", "", "+80", "0x50"}) {
     CHECK(complaint({"--", "127.0.0.1", port}) ==
           "echod: the port must be a number from 0 to 65535: '" + port + "'");
   }
