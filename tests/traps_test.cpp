@@ -1,6 +1,6 @@
 // The matrix of traps. Each case is a trap that a client can provoke, and says which of the three
-// programs falls into it: the two of src/tutorial, and echod. README's table of traps is checked
-// against this file.
+// programs falls into it: the two of src/tutorial, and echod. The tutorial's table of traps is
+// checked against this file.
 #include <poll.h>
 
 #include <algorithm>
