@@ -120,34 +120,6 @@ TEST_CASE("a client that reads late loses nothing", "[M2]") {
   CHECK(client.has_sent(received));
 }
 
-TEST_CASE("no buffer is kept for a client that has caught up", "[M2]") {
-  const Echod echod;
-  std::vector<StuckClient> clients;
-  double first = 0;
-  for (int i = 0; i < 40; ++i) {
-    catch_up(clients.emplace_back(echod.port()));
-    if (i == 0) first = echod.peak_kilobytes();
-  }
-  CHECK(echod.peak_kilobytes() - first < 500);
-}
-
-TEST_CASE("no buffer is kept for a client whose long line is complete", "[M2]") {
-  const Echod echod;
-  Client other(echod.port());
-  std::vector<Client> clients;
-  double first = 0;
-  for (int i = 0; i < 40; ++i) {
-    Client& client = clients.emplace_back(echod.port());
-    client.send(std::string(60'000, 'x'));
-    client.wait_until_arrived();
-    CHECK(other.echoes("a line\n"));  // so the server has read what had arrived before
-    client.send("\n");
-    CHECK(client.receive(60'001).size() == 60'001);
-    if (i == 0) first = echod.peak_kilobytes();
-  }
-  CHECK(echod.peak_kilobytes() - first < 1500);
-}
-
 TEST_CASE("at most 112 KiB of a client are held and read", "[M2]") {
   Echod echod({.options = {"--verbose"}});
   Client client(echod.port());
@@ -156,37 +128,6 @@ TEST_CASE("at most 112 KiB of a client are held and read", "[M2]") {
   client.send(std::string(60'000, 'y'));
   const std::string line = echod.line_with("received ");
   CHECK(std::stoi(line.substr(line.find("received ") + 9)) <= 112 * 1024 - 60'000);
-}
-
-TEST_CASE("a client that resets ends only its own connection", "[M5]") {
-  const Echod echod;
-  Client other(echod.port());
-  CHECK(other.echoes("before\n"));
-  for (int i = 0; i < 100; ++i) {
-    Client client(echod.port());
-    if (i % 2 == 0) client.send("held");
-    client.reset();
-  }
-  CHECK(other.echoes("after\n"));
-}
-
-TEST_CASE("a client that closes without reading its echo does not end the program", "[M5]") {
-  const Echod echod;
-  for (int i = 0; i < 10; ++i) StuckClient(echod.port()).close();
-  CHECK(Client(echod.port()).echoes("no SIGPIPE\n"));
-}
-
-TEST_CASE("a client that closes before its echo is written does not end the program", "[M5]") {
-  const Echod echod;
-  for (int i = 0; i < 5; ++i) {
-    Client client(echod.port());
-    echod.signal(SIGSTOP);
-    // Two writes: a reset answers the first, and the second fails with EPIPE.
-    client.send("a line\nand a half");
-    client.close();
-    echod.signal(SIGCONT);
-    CHECK(Client(echod.port()).echoes("no SIGPIPE\n"));
-  }
 }
 
 TEST_CASE(
@@ -266,7 +207,7 @@ TEST_CASE(
   sleeps.end(crowd.echod);
 }
 
-TEST_CASE("a pause is said once a second at most", "[C4][M4][words]") {
+TEST_CASE("a pause is said once a second at most", "[C4][M4]") {
   if (!can_open(100)) return;
   const auto start = std::chrono::steady_clock::now();
   Crowd crowd(60);
@@ -281,14 +222,10 @@ TEST_CASE("a pause is said once a second at most", "[C4][M4][words]") {
   CHECK(said <= 1 + (std::chrono::steady_clock::now() - start) / 1s);
 }
 
-TEST_CASE("the status line says whether accepting is paused", "[C4][M4][words]") {
+TEST_CASE("the status line says whether accepting is paused", "[C4][M4]") {
   Crowd crowd(40);
-  const std::string status = crowd.status();
-  CHECK(status.substr(status.find(';')) == "; 0 bytes echoed; accepting paused");
-}
-
-TEST_CASE("after a pause the status line says that the server accepts again", "[C4][M4]") {
-  Crowd crowd(40);
+  const std::string paused = crowd.status();
+  CHECK(paused.substr(paused.find(';')) == "; 0 bytes echoed; accepting paused");
   for (std::size_t i = 0; i < 20; ++i) crowd.clients[i].close();
   CHECK(crowd.clients.back().echoes("a line\n"));
   const auto start = std::chrono::steady_clock::now();
@@ -325,8 +262,7 @@ TEST_CASE("idle clients use no CPU", "[M2][M3]") {
 }
 
 #ifdef __linux__
-TEST_CASE("without memory no client has an orderly end before its echo is complete",
-          "[E6][M4][words]") {
+TEST_CASE("without memory no client has an orderly end before its echo is complete", "[E6][M4]") {
   if (sanitized || !can_open(350)) return;  // the sanitizer needs more address space
   const std::string unfinished(50'000, 'x');
   Echod echod({.memory = 8'000'000});

@@ -113,18 +113,13 @@ TEST_CASE("help that cannot be written is an error", "[C6]") {
     CHECK(Process({.options = {option}, .closed = true}).wait() == 1);
 }
 
-TEST_CASE("a failure to listen is one line with the address and the reason", "[C6][words]") {
+TEST_CASE("a failure to listen is one line with the address and the reason", "[C6]") {
   const Echod first;
   const std::string port = std::to_string(first.port());
   const Result in_use = run_echod({"127.0.0.1", port});
   CHECK(in_use.status == 1);
   CHECK(in_use.output ==
         "echod: cannot listen on 127.0.0.1:" + port + ": " + std::strerror(EADDRINUSE) + "\n");
-
-  const Result elsewhere = run_echod({"192.0.2.1", "0"});
-  CHECK(elsewhere.status == 1);
-  CHECK(elsewhere.output ==
-        "echod: cannot listen on 192.0.2.1:0: " + std::string(std::strerror(EADDRNOTAVAIL)) + "\n");
 
   const Result unknown = run_echod({"no-such-host.invalid", "80"});
   CHECK(unknown.status == 1);
@@ -216,27 +211,6 @@ TEST_CASE("SIGINT, SIGTERM and SIGHUP end the program with status 0", "[C3]") {
   }
 }
 
-TEST_CASE("a SIGHUP that was ignored at startup stays ignored", "[C3]") {
-  Echod echod({.ignored = SIGHUP});
-  echod.signal(SIGHUP);
-  echod.signal(SIGUSR1);
-  CHECK(begins(echod.line(), "echod: connections: 0 open"));
-  for (int i = 0; i < 2; ++i)
-    CHECK(Client(echod.port()).exchange("still here\n") == "still here\n");
-  CHECK(echod.stop() == 0);
-}
-
-TEST_CASE("the bytes of an unfinished line are echoed at a stop, and then the end comes", "[C3]") {
-  Echod echod;
-  Client client(echod.port());
-  client.send("line\nheld");
-  CHECK(client.receive(5) == "line\n");
-  echod.signal(SIGTERM);
-  CHECK(client.receive_all() == "held");
-  client.close();
-  CHECK(echod.wait() == 0);
-}
-
 TEST_CASE("everything that had arrived before the signal is echoed", "[C3][E6]") {
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     bool in_time = false;
@@ -279,22 +253,6 @@ TEST_CASE("input that the server has not read before the signal is echoed", "[C3
   CHECK(echod.wait() == 0);
 }
 
-TEST_CASE("two signals at the same time are one: output that is pending is still sent", "[C3]") {
-  for (const int second : {SIGINT, SIGTERM, SIGHUP}) {
-    Echod echod;
-    StuckClient client(echod.port());
-    const std::size_t arrived = client.arrived();
-    echod.signal(SIGSTOP);
-    echod.signal(SIGTERM);
-    echod.signal(second);
-    echod.signal(SIGCONT);
-    const std::string echo = client.receive_all();  // throws if it is reset
-    CHECK(echo.size() >= arrived);
-    client.close();
-    CHECK(echod.wait() == 0);
-  }
-}
-
 TEST_CASE(
     "a client that never reads has 5 seconds at a stop, and is reset unless another signal comes",
     "[C3][E6]") {
@@ -316,20 +274,6 @@ TEST_CASE(
   CHECK(one.wait() == 0);
   CHECK(std::chrono::steady_clock::now() - start >= 5s);
   CHECK(client.how_it_ends() == "reset");
-}
-
-TEST_CASE("the same port can be listened on again at once", "[C3]") {
-  std::uint16_t port = 0;
-  {
-    Echod echod;
-    port = echod.port();
-    Client client(port);
-    CHECK(client.echoes("line\n"));
-    CHECK(echod.stop() == 0);  // it closes first, so the connection stays in TIME_WAIT
-    CHECK(client.receive_all().empty());
-  }
-  Process again({.options = {"127.0.0.1", std::to_string(port)}});
-  CHECK(again.line() == "echod: listening on 127.0.0.1:" + std::to_string(port));
 }
 
 TEST_CASE("SIGUSR1, and SIGINFO where there is one, print a status line", "[C4]") {

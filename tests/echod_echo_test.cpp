@@ -123,22 +123,6 @@ TEST_CASE("the clients of a server that is killed are reset", "[E6]") {
   CHECK(idle.how_it_ends() == "reset");
 }
 
-TEST_CASE("when a busy server is killed, each of 100 clients is reset", "[E6]") {
-  if (!can_open(120)) return;
-  Echod echod;
-  std::vector<Client> clients;
-  clients.reserve(100);
-  for (int i = 0; i < 100; ++i) clients.emplace_back(echod.port());
-  const std::string some = lines(100'000);
-  for (Client& client : clients) {
-    client.send(some);
-    CHECK(client.receive(1000) == some.substr(0, 1000));
-  }
-  echod.signal(SIGKILL);
-  CHECK(echod.wait() == -SIGKILL);
-  for (Client& client : clients) CHECK(client.how_it_ends() == "reset");
-}
-
 TEST_CASE("a lingering connection ends when its client closes", "[E5][M3]") {
   Echod echod;
   Client client(echod.port());

@@ -129,33 +129,9 @@ TEST_CASE("without /dev/null and with a standard descriptor closed, the program 
   ::rmdir(empty);
 }
 
-TEST_CASE("SIGPIPE is ignored", "[M5]") {
-  CHECK(in_child([] { std::signal(SIGPIPE, SIG_DFL); }, [] { return is_ignored(SIGPIPE); }));
-}
-
 TEST_CASE("what printing can raise, and a request for a status line, are ignored", "[C4]") {
   for (const int number : {SIGPIPE, SIGTTOU, SIGXFSZ, SIGUSR1}) {
     CHECK(in_child([=] { std::signal(number, SIG_DFL); }, [=] { return is_ignored(number); }));
-  }
-}
-
-TEST_CASE("signals to stop are unblocked, and ignored only if they were before", "[C3]") {
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    for (const auto action : {SIG_DFL, SIG_IGN}) {
-      CHECK(in_child(
-          [=] {
-            std::signal(number, action);
-            sigset_t set;
-            sigemptyset(&set);
-            sigaddset(&set, number);
-            ::sigprocmask(SIG_BLOCK, &set, nullptr);
-          },
-          [=] {
-            sigset_t blocked;
-            ::sigprocmask(SIG_BLOCK, nullptr, &blocked);
-            return sigismember(&blocked, number) == 0 && is_ignored(number) == (action == SIG_IGN);
-          }));
-    }
   }
 }
 
@@ -182,39 +158,4 @@ TEST_CASE("a line is dropped while nobody reads standard error", "[C4]") {
   CHECK(standard_error.read() == std::string(before, 'x'));
   say("now there is room");
   CHECK(standard_error.read() == "echod: now there is room\n");
-}
-
-TEST_CASE("while the program starts, a line that nobody reads is dropped after some seconds",
-          "[C4]") {
-  const StandardError standard_error;
-  echod::say_waits = true;
-  const std::size_t before = fill(STDERR_FILENO);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    say("listening");
-    ::_exit(0);
-  }
-  CHECK_FALSE(ends_within(child, 200ms));
-  CHECK(ends_within(child, patience));
-  ::kill(child, SIGKILL);
-  REQUIRE(::waitpid(child, nullptr, 0) == child);
-  CHECK(standard_error.read() == std::string(before, 'x'));
-}
-
-TEST_CASE("while the program starts, a line waits until there is room", "[C4]") {
-  for (const int flags : {0, O_NONBLOCK}) {
-    const StandardError standard_error;
-    echod::say_waits = true;
-    const std::size_t before = fill(STDERR_FILENO);
-    ::fcntl(STDERR_FILENO, F_SETFL, flags);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      say("why it cannot start");
-      ::_exit(0);
-    }
-    CHECK_FALSE(ends_within(child, 200ms));  // a server that does not wait is likely to have ended
-    CHECK(standard_error.read() == std::string(before, 'x'));
-    REQUIRE(::waitpid(child, nullptr, 0) == child);
-    CHECK(standard_error.read() == "echod: why it cannot start\n");
-  }
 }

