@@ -62,7 +62,6 @@ struct Faults {
   // Is told of each change, and returns the errno with which it fails, or 0.
   std::function<int(const struct kevent&)> before_change = {};
   std::function<void(const struct kevent&)> after_change = {};
-  int raise_at_unblock = 0;  // if not 0: a signal that comes when sigprocmask(2) unblocks it
   std::uint64_t injected = 0;
   std::uint64_t fatal = 0;  // how many of them may end a connection
 
@@ -252,16 +251,6 @@ int system::wait(int kqueue, std::span<struct kevent> events, const timespec* ti
 }
 
 }  // namespace echod
-
-#ifdef __linux__
-/// Replaces sigprocmask(2) in this program.
-extern "C" int sigprocmask(int how, const sigset_t* set, sigset_t* oset) {
-  const int result = ::pthread_sigmask(how, set, oset);
-  if (how == SIG_UNBLOCK && faults.raise_at_unblock != 0)
-    ::kill(::getpid(), std::exchange(faults.raise_at_unblock, 0));
-  return result;
-}
-#endif
 
 TEST_CASE("a shortage at accept pauses the listener at once, and loses nobody", "[M4]") {
   for (const int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC}) {
@@ -570,29 +559,6 @@ TEST_CASE("a signal to stop that comes while the server starts is not lost", "[C
     CHECK((status == 0 || status == number));
   }
 }
-
-#ifdef __linux__
-TEST_CASE("Linux only: a signal that comes while the adapter begins to watch it is an event",
-          "[C3]") {
-  faults = {};
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR2);
-  ::sigprocmask(SIG_BLOCK, &set, nullptr);
-  const int queue = ::kqueue();
-  REQUIRE(queue >= 0);
-  struct kevent event;
-  EV_SET(&event, SIGUSR2, EVFILT_SIGNAL, EV_ADD, 0, 0, nullptr);
-  faults.raise_at_unblock = SIGUSR2;
-  REQUIRE(::kevent(queue, &event, 1, nullptr, 0, nullptr) == 0);
-  CHECK(faults.raise_at_unblock == 0);
-  const timespec no_time{};
-  CHECK(::kevent(queue, nullptr, 0, &event, 1, &no_time) == 1);
-  CHECK(event.ident == SIGUSR2);
-  CHECK(event.data == 1);
-  ::close(queue);
-}
-#endif
 
 TEST_CASE("an idle client that does not read its echo is reset", "[M6][E6]") {
   // Behind an empty line, it is the idle limit that holds while output is unsent, not the linger.

@@ -1,5 +1,5 @@
-// What the cases of kqueue_test.cpp need besides kqueue(2): descriptors that close themselves,
-// pipes and TCP connections, and a struct Kqueue that makes one change or waits once.
+// What kqueue_test.cpp and kqueue_adapter_test.cpp need besides kqueue(2): descriptors that close
+// themselves, pipes and TCP connections, and a struct Kqueue that makes one change or waits once.
 #pragma once
 
 #include <sys/types.h>

@@ -4,6 +4,7 @@
 //
 // Nothing here uses echod. The cases hold on FreeBSD and macOS, and on Linux for the adapter in
 // src/linux. Where the systems differ, a case says so and checks what they have in common.
+// kqueue_adapter_test.cpp has what only the adapter does.
 #include <sys/types.h>
 // <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
 #include <sys/event.h>
@@ -537,92 +538,6 @@ TEST_CASE("close-on-exec can be set on a kqueue") {
 
 // Rules for those who write a kqueue, as src/linux does on epoll. A program seldom meets them.
 
-TEST_CASE("the next owner of a descriptor number can be watched at once") {
-  auto [socket, peer] = tcp_pair();
-  auto [heir, heirs_peer] = tcp_pair();
-  Kqueue kq;
-  REQUIRE(kq.change(socket, EVFILT_WRITE, EV_ADD) == 0);
-  reuse_number(socket, std::move(heir));
-  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
-  send(heirs_peer, "x");
-  check_one(kq.wait(), socket, EVFILT_READ);
-}
-
-TEST_CASE("an unknown filter is EINVAL") {
-  Kqueue kq;
-  CHECK(kq.change(0, -99, EV_ADD) == EINVAL);
-}
-
-#ifdef __linux__
-TEST_CASE("what the adapter does not have is EINVAL") {
-  constexpr short timer = -7;
-  constexpr unsigned short oneshot = 0x10;
-  const auto [reader, writer] = pipe_pair();
-  const Descriptor file(::open("/proc/self/exe", O_RDONLY));
-  Kqueue kq;
-  CHECK(kq.change(1, timer, EV_ADD) == EINVAL);
-  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | oneshot) == EINVAL);
-  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
-  CHECK(kq.change(file, EVFILT_READ, EV_ADD) == EINVAL);
-  CHECK(kq.change(SIGKILL, EVFILT_SIGNAL, EV_ADD) == EINVAL);
-  for (const int number : {0, NSIG, 1'000'000'000})
-    CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
-  Event change;
-  EV_SET(&change, static_cast<std::uintptr_t>(static_cast<int>(reader)), EVFILT_READ, EV_ADD, 1, 0,
-         nullptr);
-  CHECK(::kevent(kq.descriptor, &change, 1, nullptr, 0, nullptr) == -1);
-  CHECK(errno == EINVAL);
-}
-#endif
-
-TEST_CASE("a new kqueue has none of the filters of an earlier one") {
-  const auto [reader, writer] = pipe_pair();
-  std::signal(SIGUSR1, SIG_IGN);
-  send(writer, "x");
-  {
-    Kqueue earlier;
-    REQUIRE(earlier.change(reader, EVFILT_READ, EV_ADD) == 0);
-    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-    ::kill(::getpid(), SIGUSR1);
-  }
-  Kqueue kq;
-  CHECK(kq.ready_now().empty());
-  CHECK(kq.change(reader, EVFILT_READ, EV_DELETE) == ENOENT);
-  CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_DELETE) == ENOENT);
-  REQUIRE(kq.change(reader, EVFILT_READ, EV_ADD) == 0);
-  check_one(kq.ready_now(), reader, EVFILT_READ);
-}
-
-TEST_CASE("a new kqueue leaves a signal to the program after an earlier one watched it") {
-  static volatile std::sig_atomic_t handled;
-  handled = 0;
-  std::signal(SIGUSR1, [](int) { handled = 1; });
-  {
-    Kqueue earlier;
-    REQUIRE(earlier.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  }
-  const Kqueue kq;
-  ::kill(::getpid(), SIGUSR1);
-  CHECK(handled == 1);
-  std::signal(SIGUSR1, SIG_IGN);
-}
-
-TEST_CASE("a blocked signal is seen, if it is sent after EV_ADD") {
-  std::signal(SIGUSR1, SIG_IGN);
-  sigset_t blocked;
-  sigset_t before;
-  sigemptyset(&blocked);
-  sigaddset(&blocked, SIGUSR1);
-  REQUIRE(::sigprocmask(SIG_BLOCK, &blocked, &before) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  CHECK(kq.ready_now().empty());
-  ::kill(::getpid(), SIGUSR1);
-  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
-  REQUIRE(::sigprocmask(SIG_SETMASK, &before, nullptr) == 0);
-}
-
 TEST_CASE("signals that find no room come in later calls, each with its count and udata") {
   const int numbers[] = {SIGHUP, SIGUSR1, SIGUSR2};
   int udata[NSIG] = {};
@@ -682,39 +597,6 @@ TEST_CASE("a signal that was added twice is given back") {
   std::signal(SIGUSR1, SIG_IGN);
 }
 
-TEST_CASE("a signal that is ignored and watched is not blocked, and does not interrupt a read") {
-  std::signal(SIGUSR1, SIG_IGN);
-  const auto [reader, writer] = pipe_pair();
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  sigset_t blocked;
-  REQUIRE(::sigprocmask(SIG_BLOCK, nullptr, &blocked) == 0);
-  CHECK(sigismember(&blocked, SIGUSR1) == 0);
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    const timespec pause{0, 100'000'000};
-    ::nanosleep(&pause, nullptr);
-    ::kill(::getppid(), SIGUSR1);
-    ::nanosleep(&pause, nullptr);
-    ::_exit(::write(writer, "x", 1) == 1 ? 0 : 1);
-  }
-  CHECK(receive(reader) == "x");
-  CHECK(::waitpid(child, nullptr, 0) == child);
-  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
-}
-
-TEST_CASE("after a signal was reported, kevent sleeps") {
-  std::signal(SIGUSR1, SIG_IGN);
-  Kqueue kq;
-  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
-  ::kill(::getpid(), SIGUSR1);
-  check_one(kq.wait(), SIGUSR1, EVFILT_SIGNAL);
-  const std::clock_t start = std::clock();
-  CHECK(kq.wait(500).empty());
-  CHECK(std::clock() - start < CLOCKS_PER_SEC / 4);  // CPU time: a wait that spins uses all of it
-}
-
 TEST_CASE("a time-out of 100 days returns at once if something is ready") {
   const auto [reader, writer] = pipe_pair();
   send(writer, "x");
@@ -762,45 +644,6 @@ TEST_CASE("kevent on a descriptor that is not a kqueue is EBADF or EINVAL") {
          nullptr);
   CHECK(::kevent(reader, &event, 1, nullptr, 0, nullptr) == -1);
   CHECK((errno == EBADF || errno == EINVAL));
-}
-
-TEST_CASE("kqueues that are opened and closed leave no descriptor open") {
-  const auto open = [] {
-    int count = 0;
-    for (int i = 0; i < 100; ++i) count += ::fcntl(i, F_GETFD) >= 0;
-    return count;
-  };
-  {
-    const Kqueue first;  // the adapter leaves its eventfd open, for the next one
-  }
-  const int before = open();
-  for (int i = 0; i < 10; ++i) const Kqueue kq;
-  CHECK(open() == before);
-}
-
-TEST_CASE("without a descriptor kqueue fails, and leaves none open") {
-  rlimit limit{};
-  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
-  const auto with_limit = [&](int descriptors) {
-    const rlimit low{static_cast<rlim_t>(descriptors), limit.rlim_max};
-    ::setrlimit(RLIMIT_NOFILE, &low);
-    const int kq = ::kqueue();
-    const int error = errno;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-    if (kq >= 0) ::close(kq);
-    return kq >= 0 ? 0 : error;
-  };
-  const auto next_descriptor = [] {
-    const int next = ::dup(STDERR_FILENO);
-    ::close(next);
-    return next;
-  };
-  CHECK(with_limit(3) == EMFILE);
-  const int before = next_descriptor();
-  CHECK(with_limit(before) == EMFILE);
-  const int error = with_limit(before + 1);  // the adapter needs two
-  CHECK(error == (real_kqueue ? 0 : EMFILE));
-  CHECK(next_descriptor() == before);
 }
 
 #ifdef __linux__
