@@ -1,6 +1,6 @@
 // What the adapter in src/linux does besides the rules of kqueue_test.cpp: what it refuses, how it
-// keeps its table true although epoll forgets descriptors by itself, and how it watches signals with
-// handlers and gives them back.
+// keeps its table true although epoll forgets descriptors by itself, how it watches signals with
+// handlers and gives them back, and what a copy of a closed socket does to it.
 #include <sys/event.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <ctime>
 #include <filesystem>
@@ -119,6 +120,36 @@ TEST_CASE("the next owner of a descriptor number can be watched at once") {
   REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
   send(heirs_peer, "x");
   check_one(kq.wait(), socket, EVFILT_READ);
+}
+
+// With dup(2) here; lsfd has such a copy in another process.
+TEST_CASE("epoll reports a closed socket, and cannot delete it, until its last copy is closed") {
+  auto [socket, peer] = tcp_pair();
+  const int number = socket;
+  Kqueue kq;
+  REQUIRE(kq.change(number, EVFILT_READ, EV_ADD) == 0);
+  Descriptor copy(::dup(socket));
+  send(peer, "x");
+  socket.close();
+  check_one(kq.wait(), number, EVFILT_READ);
+  CHECK(kq.change(number, EVFILT_READ, EV_DELETE) == EBADF);
+  check_one(kq.wait(), number, EVFILT_READ);
+  copy.close();
+  CHECK(kq.wait(50).empty());
+}
+
+TEST_CASE("while a copy of a closed socket is open, time-outs are neither shorter nor longer") {
+  auto [socket, peer] = tcp_pair();
+  auto [heir, heirs_peer] = tcp_pair();
+  Kqueue kq;
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD) == 0);
+  const Descriptor copy(::dup(socket));
+  send(peer, "x");
+  reuse_number(socket, std::move(heir));
+  REQUIRE(kq.change(socket, EVFILT_READ, EV_ADD | EV_DISABLE) == 0);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(kq.wait(50).empty());
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(50));
 }
 
 // One kqueue after another

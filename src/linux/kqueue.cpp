@@ -27,7 +27,9 @@
 //   - With room for one event, the read filter always comes before the write filter of the same
 //     descriptor.
 //   - A socket that is not connected reports EV_EOF.
-//   - A duplicate of a closed descriptor reports to the next owner of the closed number.
+//   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
+//     its next owner. EV_DELETE cannot stop that, so a loop turns as long. Another process can hold
+//     such a copy: lsfd does, with pidfd_getfd(2).
 //   - A watched signal has no other effect. A later sigaction() ends the watch. EV_ADD unblocks the
 //     signal. EV_DELETE restores its action, but not the mask.
 //   - Linux merges pending signals of one number. Two that are sent to a stopped process count
@@ -130,9 +132,8 @@ int change_descriptor(const struct kevent& change) {
     if (!next.known()) operation = EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
-    // Then the descriptor that the table knew was closed.
-    if (error == ENOENT || error == EBADF) now = {};
     if (error != ENOENT) return error;
+    now = {};  // The descriptor that the table knew was closed.
   }
 }
 
@@ -301,8 +302,8 @@ int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent*
       else
         count += deliver_descriptor(ready[i], events, left_room);
     }
-    // Otherwise there is time left: epoll woke without an event, or the time-out is longer than
-    // INT_MAX milliseconds.
-    if (count > 0 || (n == 0 && left <= 0)) return count;
+    // Without an event there can be time left: epoll also reports what is disabled, or nobody's,
+    // and cannot wait longer than INT_MAX milliseconds.
+    if (count > 0 || Clock::now() >= deadline) return count;
   }
 }
