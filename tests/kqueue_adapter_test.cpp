@@ -109,6 +109,14 @@ TEST_CASE("a signal that cannot be watched is EINVAL") {
     CHECK(kq.change(number, EVFILT_SIGNAL, EV_ADD) == EINVAL);
 }
 
+TEST_CASE("to delete, disable or enable a signal is EINVAL") {
+  std::signal(SIGUSR1, SIG_IGN);
+  Kqueue kq;
+  REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
+  for (const int action : {EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ADD | EV_DISABLE})
+    CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, static_cast<unsigned short>(action)) == EINVAL);
+}
+
 // Descriptors that were closed
 
 TEST_CASE("the next owner of a descriptor number can be watched at once") {

@@ -30,8 +30,9 @@
 //   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
 //     its next owner. EV_DELETE cannot stop that, so a loop turns as long. Another process can hold
 //     such a copy: lsfd does, with pidfd_getfd(2).
-//   - A watched signal has no other effect. A later sigaction() ends the watch. EV_ADD unblocks the
-//     signal. EV_DELETE restores its action, but not the mask.
+//   - A signal has EV_ADD only, which unblocks it, and reports it if it was pending. A watched
+//     signal has no other effect. A later sigaction() ends the watch. The next kqueue() restores
+//     the action, but not the mask.
 //   - Linux merges pending signals of one number. Two that are sent to a stopped process count
 //     once.
 //   - Everything else (other filters, flags and fflags, regular files) fails with EINVAL.
@@ -90,7 +91,7 @@ struct Descriptor {
 };
 
 struct Signal {
-  Knote knote;
+  void* udata = nullptr;
   struct sigaction original {};  // the action before EV_ADD
   std::atomic<int> count = 0;    // how many arrived since the last event
 };
@@ -146,42 +147,31 @@ extern "C" void count_signal(int number) {
   errno = saved;
 }
 
-int watch_signal(int number) {
+int watch_signal(const struct kevent& change) {
+  if (change.flags != EV_ADD) return EINVAL;
+  const int number = static_cast<int>(change.ident);
+  struct sigaction action {};
+  struct sigaction before {};
+  action.sa_handler = count_signal;
+  action.sa_flags = SA_RESTART;  // On a BSD, an ignored signal does not interrupt a read either.
+  if (sigaction(number, &action, &before) != 0) return errno;
+  Signal& signal = signals[number];
+  if (before.sa_handler != count_signal) signal.original = before;  // EV_ADD may come twice.
+  signal.udata = change.udata;
   sigset_t mask;
   sigemptyset(&mask);
   sigaddset(&mask, number);
-  // A signal that is pending came before the watch, so it is not reported: take it away.
-  const timespec now{};
-  while (sigtimedwait(&mask, nullptr, &now) == number) {
-  }
-  signals[number].count = 0;
-  struct sigaction action {};
-  action.sa_handler = count_signal;
-  action.sa_flags = SA_RESTART;  // On a BSD, an ignored signal does not interrupt a read either.
-  if (sigaction(number, &action, &signals[number].original) != 0) return errno;
   sigprocmask(SIG_UNBLOCK, &mask, nullptr);  // A BSD counts blocked signals, too.
   return 0;
 }
 
-void unwatch_signal(int number) {
+/// Ends a watch, and restores the action of the signal if it is still ours.
+void give_back_signal(int number) {
+  Signal& signal = signals[number];
   struct sigaction current {};
   sigaction(number, nullptr, &current);
-  if (current.sa_handler == count_signal) sigaction(number, &signals[number].original, nullptr);
-}
-
-int change_signal(const struct kevent& change) {
-  if (change.ident == 0 || change.ident >= NSIG) return EINVAL;
-  const int number = static_cast<int>(change.ident);
-  Knote& now = signals[number].knote;
-  Knote next = now;
-  int error = next.change(change);
-  // Only once, or our own handler would be taken for the original action.
-  if (error == 0 && !now.added && next.added) error = watch_signal(number);
-  if (error != 0) return error;
-  if (!next.added) unwatch_signal(number);
-  now = next;
-  wake();  // EV_ENABLE reports what was counted while the filter was disabled.
-  return 0;
+  if (current.sa_handler == count_signal) sigaction(number, &signal.original, nullptr);
+  signal.count = 0;
 }
 
 /// Refuses what the adapter lacks. Code that needs it must not seem to work.
@@ -191,7 +181,7 @@ int make_change(const struct kevent& change) {
   switch (change.filter) {
     case EVFILT_READ:
     case EVFILT_WRITE: return change_descriptor(change);
-    case EVFILT_SIGNAL: return change_signal(change);
+    case EVFILT_SIGNAL: return watch_signal(change);
     default: return EINVAL;
   }
 }
@@ -222,10 +212,9 @@ int deliver_signals(struct kevent* events, int room) {
   int count = 0;
   for (std::uintptr_t number = 1; number < NSIG && count < room; ++number) {
     Signal& signal = signals[number];
-    if (!signal.knote.enabled) continue;
     const int times = signal.count.exchange(0);
     if (times == 0) continue;
-    EV_SET(&events[count], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.knote.udata);
+    EV_SET(&events[count], number, EVFILT_SIGNAL, EV_CLEAR, 0, times, signal.udata);
     ++count;
   }
   if (count == room) wake();  // More signals may be left for the next call.
@@ -242,10 +231,7 @@ int fail(int error) {
 
 int kqueue() {
   // close() of an earlier kqueue did not give its signals back, nor close the eventfd.
-  for (int number = 1; number < NSIG; ++number) {
-    unwatch_signal(number);
-    signals[number].knote = {};
-  }
+  for (int number = 1; number < NSIG; ++number) give_back_signal(number);
   descriptors.clear();
   close(wakeup);  // In a child process, the parent keeps its own copy.
   queue = epoll_create1(0);
