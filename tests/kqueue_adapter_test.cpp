@@ -13,6 +13,7 @@
 #include <ctime>
 #include <filesystem>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "catch.hpp"
@@ -87,6 +88,12 @@ TEST_CASE("a flag that the adapter lacks is EINVAL") {
   CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_CLEAR) == EINVAL);
 }
 
+TEST_CASE("EV_DELETE with another flag is EINVAL") {
+  const auto [reader, writer] = pipe_pair();
+  Kqueue kq;
+  CHECK(kq.change(reader, EVFILT_READ, EV_ADD | EV_DELETE) == EINVAL);
+}
+
 TEST_CASE("fflags are EINVAL") {
   const auto [reader, writer] = pipe_pair();
   const Kqueue kq;
@@ -115,6 +122,14 @@ TEST_CASE("to delete, disable or enable a signal is EINVAL") {
   REQUIRE(kq.change(SIGUSR1, EVFILT_SIGNAL, EV_ADD) == 0);
   for (const int action : {EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ADD | EV_DISABLE})
     CHECK(kq.change(SIGUSR1, EVFILT_SIGNAL, static_cast<unsigned short>(action)) == EINVAL);
+}
+
+TEST_CASE("a time-out that the clock cannot hold is EINVAL") {
+  const Kqueue kq;
+  Event event;
+  const timespec ages{std::numeric_limits<std::time_t>::max(), 0};
+  CHECK(::kevent(kq.descriptor, nullptr, 0, &event, 1, &ages) == -1);
+  CHECK(errno == EINVAL);
 }
 
 // Descriptors that were closed

@@ -1,5 +1,6 @@
-// kqueue(2) on epoll(7) and eventfd(2): what echod uses, and what the lessons of
-// tests/kqueue_test.cpp show besides (udata, changes together with events, restored signals).
+// kqueue(2) on epoll(7) and eventfd(2): what echod and the tutorial use, what the lessons of
+// tests/kqueue_test.cpp show besides (udata, changes together with events), and what test programs
+// need, which open many kqueues. tests/kqueue_adapter_test.cpp has what only this adapter does.
 //
 // A kqueue holds one knote per (ident, filter), each with its own udata. epoll holds one entry per
 // descriptor, with one mask and one word of data. So a table holds the knotes, and both knotes of a
@@ -11,9 +12,10 @@
 //
 // close() removes a descriptor from epoll, but not from the table. The next change for that number
 // finds out, because EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded,
-// and the change is made for the new file. For this check the entry stays while both filters are
-// disabled. epoll reports EPOLLHUP and EPOLLERR even with an empty mask; EPOLLONESHOT limits that
-// to one wake-up, which kevent() does not report.
+// and the change is made for the new file. (It is the same in a new kqueue, whose epoll knows
+// nothing yet.) For this check the entry stays while both filters are disabled. epoll reports
+// EPOLLHUP and EPOLLERR even with an empty mask; EPOLLONESHOT limits that to one wake-up, which
+// kevent() does not report.
 //
 // A signal handler counts each watched signal and wakes epoll_wait() through one eventfd.
 //
@@ -35,7 +37,8 @@
 //     the action, but not the mask.
 //   - Linux merges pending signals of one number. Two that are sent to a stopped process count
 //     once.
-//   - Everything else (other filters, flags and fflags, regular files) fails with EINVAL.
+//   - Everything else (other filters, flags and fflags, EV_DELETE with another flag, regular files,
+//     time-outs of more than 68 years) fails with EINVAL.
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/event.h>
@@ -110,11 +113,10 @@ int control(int operation, int fd, std::uint32_t mask) {
 }
 
 int change_descriptor(const struct kevent& change) {
-  if (change.ident > INT_MAX) return EBADF;
   const int fd = static_cast<int>(change.ident);
   if (change.ident >= descriptors.size()) {
     // Not for any number, or a wrong one could take all memory.
-    if (fcntl(fd, F_GETFD) < 0) return EBADF;
+    if (change.ident > INT_MAX || fcntl(fd, F_GETFD) < 0) return EBADF;
     try {
       descriptors.resize(change.ident + 1);
     } catch (const std::bad_alloc&) {
@@ -127,14 +129,14 @@ int change_descriptor(const struct kevent& change) {
     Knote& knote = change.filter == EVFILT_READ ? next.read : next.write;
     const int refused = knote.change(change);
     if (refused != 0) return refused;
-    if (!now.known() && !next.known()) return 0;  // EV_ADD|EV_DELETE
     int operation = EPOLL_CTL_MOD;
     if (!now.known()) operation = EPOLL_CTL_ADD;
     if (!next.known()) operation = EPOLL_CTL_DEL;
     const int error = control(operation, fd, next.mask());
     if (error == 0) now = next;
     if (error != ENOENT) return error;
-    now = {};  // The descriptor that the table knew was closed.
+    // The descriptor that the table knew was closed, or was in an earlier kqueue.
+    now = {};
   }
 }
 
@@ -177,7 +179,9 @@ void give_back_signal(int number) {
 /// Refuses what the adapter lacks. Code that needs it must not seem to work.
 int make_change(const struct kevent& change) {
   if ((change.flags & ~(EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE)) != 0) return EINVAL;
-  if (change.fflags != 0 && (change.flags & EV_DELETE) == 0) return EINVAL;
+  // The systems do not agree what EV_ADD|EV_DELETE does.
+  if ((change.flags & EV_DELETE) != 0 && change.flags != EV_DELETE) return EINVAL;
+  if (change.fflags != 0) return EINVAL;
   switch (change.filter) {
     case EVFILT_READ:
     case EVFILT_WRITE: return change_descriptor(change);
@@ -232,16 +236,13 @@ int fail(int error) {
 int kqueue() {
   // close() of an earlier kqueue did not give its signals back, nor close the eventfd.
   for (int number = 1; number < NSIG; ++number) give_back_signal(number);
-  descriptors.clear();
   close(wakeup);  // In a child process, the parent keeps its own copy.
   queue = epoll_create1(0);
   wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (queue >= 0 && wakeup >= 0 && control(EPOLL_CTL_ADD, wakeup, EPOLLIN) == 0) return queue;
   const int error = errno;
   close(queue);
-  close(wakeup);
   queue = -1;
-  wakeup = -1;
   return fail(error);
 }
 
@@ -261,12 +262,11 @@ int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent*
 
   auto deadline = Clock::time_point::max();
   if (timeout != nullptr) {
-    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000)
+    if (timeout->tv_sec < 0 || timeout->tv_sec > INT_MAX || timeout->tv_nsec < 0 ||
+        timeout->tv_nsec >= 1'000'000'000)
       return fail(EINVAL);
-    // More would overflow the clock.
-    const auto seconds = std::min<std::int64_t>(timeout->tv_sec, 1'000'000'000);
-    deadline =
-        Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(timeout->tv_nsec);
+    deadline = Clock::now() + std::chrono::seconds(timeout->tv_sec) +
+               std::chrono::nanoseconds(timeout->tv_nsec);
   }
   epoll_event ready[256];
   const int room = std::clamp(nevents / 2, 1, 256);  // Each can become two events.
