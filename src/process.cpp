@@ -86,6 +86,6 @@ void say(const char* format, ...) noexcept {
       ::poll(&entry, 1, say_waits ? 5000 : 0) == 1 && (entry.revents & (POLLOUT | POLLNVAL)) != 0;
   if (!has_room) return;
   // There is nowhere to report that standard error fails.
-  static_cast<void>(::write(STDERR_FILENO, line, length + 1));
+  [[maybe_unused]] const ssize_t count = ::write(STDERR_FILENO, line, length + 1);
 }
 }  // namespace echod

@@ -125,7 +125,7 @@ void Server::accept_clients() {
       pause(reason);
       return;
     }
-    // This client has gone, or a firewall, a policy or a socket filter refuses it. Ask for the next.
+    // This client has gone, or a firewall, a policy or a socket filter refuses it.
     if (reason != ECONNABORTED) ++refused;
   }
   // A client that is refused can stay in the queue, and would be refused again without end.

@@ -5,8 +5,8 @@
 
 #include "catch.hpp"
 
-/// Raises the limit of open descriptors as far as `wanted` takes. Returns whether that is enough. If
-/// not, says so, and the test should end.
+/// Raises the limit of open descriptors as far as `wanted` takes. Returns whether that is enough.
+/// If not, says so, and the test should end.
 inline bool can_open(rlim_t wanted) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);

@@ -47,8 +47,8 @@ class SleepCheck {
     // If it is not known: a single thread has used no more than all of the time.
     if (cpu_before_ < 0) cpu_before_ = seconds(begin_ - start_);
   }
-  /// Stops the server, and checks its CPU time since begin(). A loop that spins uses all of the time,
-  /// or its share on a busy machine.
+  /// Stops the server, and checks its CPU time since begin(). A loop that spins uses all of the
+  /// time, or its share on a busy machine.
   void end(Process& server) const {
     CHECK(server.stop() == 0);
     const double time = seconds(Clock::now() - begin_);

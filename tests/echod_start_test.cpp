@@ -103,8 +103,8 @@ std::string in_child(Function function) {
   return wrong;
 }
 
-/// Returns what is wrong with the next lines of a client, or an empty string. There are two, because
-/// the server may echo one before it handles a signal that came earlier.
+/// Returns what is wrong with the next lines of a client, or an empty string. There are two,
+/// because the server may echo one before it handles a signal that came earlier.
 std::string echo_two_lines(Client& client) {
   for (const char* const line : {"one\n", "two\n"})
     if (!client.echoes(line)) return "the echo is wrong";

@@ -526,8 +526,8 @@ TEST_CASE("a client whose filter is refused is reset, and the listener pauses on
   }
 }
 
-/// Returns the status of a child process in which a server starts, and runs until it stops. A signal
-/// to stop comes at the moment when the server asks the kqueue to watch it.
+/// Returns the status of a child process in which a server starts, and runs until it stops. A
+/// signal to stop comes at the moment when the server asks the kqueue to watch it.
 int status_of_start_with(int number, bool before_the_knote) {
   const pid_t child = ::fork();
   if (child == 0) {

@@ -193,8 +193,8 @@ TEST_CASE("two filters on one descriptor are two events, each with its own udata
   CHECK(events[0].filter != events[1].filter);
 }
 
-// They are negative on FreeBSD and macOS, and 0 and 1 on NetBSD. So `filter & EVFILT_READ` holds for
-// both, or for neither.
+// They are negative on FreeBSD and macOS, and 0 and 1 on NetBSD. So `filter & EVFILT_READ` holds
+// for both, or for neither.
 TEST_CASE("a filter is a number to compare, not a bit") {
   const auto has_bit_of_read = [](int filter) { return (filter & EVFILT_READ) != 0; };
   CHECK(has_bit_of_read(EVFILT_READ) == has_bit_of_read(EVFILT_WRITE));

@@ -68,7 +68,8 @@ Process::Process(const Start& start) {
   int ends[2];
   if (::pipe(ends) != 0) fail("pipe");
   for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
-  // A signal that comes early waits until the new process has left the handlers of the tests behind.
+  // A signal that comes early waits until the new process has left the handlers of the tests
+  // behind.
   sigset_t all;
   sigset_t mask;
   sigfillset(&all);  // a macro on macOS

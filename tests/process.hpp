@@ -75,8 +75,8 @@ class Echod : public Process {
   std::uint16_t port_;
 };
 
-/// Returns a port that is free and stays free: a connection of an earlier server is in TIME_WAIT, so
-/// no client gets this port as its own.
+/// Returns a port that is free and stays free: a connection of an earlier server is in TIME_WAIT,
+/// so no client gets this port as its own.
 std::uint16_t free_port();
 
 /// Connects to a server as soon as it listens. For a server whose announcement nobody can read.

@@ -257,8 +257,8 @@ TEST_CASE("an event of a client that has ended is ignored", "[M5][E6]") {
   local.end_batch();
 }
 
-// A tool can copy a descriptor of the server for a moment. On Linux, epoll then goes on reporting the
-// closed socket by its old number, which is nobody's.
+// A tool can copy a descriptor of the server for a moment. On Linux, epoll then goes on reporting
+// the closed socket by its old number, which is nobody's.
 TEST_CASE("a client whose socket somebody has copied ends only its own connection", "[M5]") {
   LocalServer local;
   Client client(local.port());

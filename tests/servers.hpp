@@ -73,8 +73,8 @@ struct Patience {
   }
 };
 
-/// A Server on a loop in this process. It takes over the signals. A test passes it events of its own
-/// making, or runs the loop. Client and server share one thread then, so neither can be late: a
+/// A Server on a loop in this process. It takes over the signals. A test passes it events of its
+/// own making, or runs the loop. Client and server share one thread then, so neither can be late: a
 /// slow machine slows down both.
 class LocalServer : public echod::EventLoop::Handler {
  public:

@@ -75,8 +75,8 @@ int error_of_read(Socket& socket) {
 }  // namespace
 
 /// Replaces getaddrinfo(3) in this program. It does not know "no-such-host.test". A name like
-/// "192.0.2.1+127.0.0.1" has these addresses, in this order. "no-family" and "no-protocol" stand for
-/// addresses of a kind that the system does not have.
+/// "192.0.2.1+127.0.0.1" has these addresses, in this order. "no-family" and "no-protocol" stand
+/// for addresses of a kind that the system does not have.
 extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* req,
                            addrinfo** pai) {
   static const auto real =

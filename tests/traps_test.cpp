@@ -72,7 +72,8 @@ bool serves(const Server& server) {
   return client.hears_within(server.limit);
 }
 
-/// Uses half a second of CPU time. A server that spins gets its share meanwhile, also on a slow machine.
+/// Uses half a second of CPU time. A server that spins gets its share meanwhile, also on a slow
+/// machine.
 class BusyTime {
  public:
   explicit BusyTime(Server& server)

@@ -44,12 +44,12 @@ class Connection {
   explicit Connection(Socket socket, LineEcho protocol = LineEcho()) noexcept
       : socket_(std::move(socket)), protocol_(protocol) {}
 
-  /// Does one step, which is at most one read and the write that answers it, or one write of what is
-  /// unsent. If the socket is not ready, nothing moves, and that is no error. `buffer` is working
-  /// space, larger than what the protocol may leave over; connections can share one. Adds to
-  /// `moved`, also if it throws: std::system_error if the connection is broken, std::bad_alloc if
-  /// there is no memory for what must be kept. After an exception the caller must call fail(). It
-  /// must not have ended.
+  /// Does one step, which is at most one read and the write that answers it, or one write of what
+  /// is unsent. If the socket is not ready, nothing moves, and that is no error. `buffer` is
+  /// working space, larger than what the protocol may leave over; connections can share one. Adds
+  /// to `moved`, also if it throws: std::system_error if the connection is broken, std::bad_alloc
+  /// if there is no memory for what must be kept. After an exception the caller must call fail().
+  /// It must not have ended.
   void step(std::span<char> buffer, Moved& moved);
 
   /// Returns whether all output is sent, and no input is waiting. Costs a system call.

@@ -1,5 +1,5 @@
-// LineEcho: the protocol. It decides how much of the input goes back, and when to close. It makes no
-// system calls and stores no bytes.
+// LineEcho: the protocol. It decides how much of the input goes back, and when to close. It makes
+// no system calls and stores no bytes.
 //
 // Complete lines go back. An incomplete line waits for its newline, or passes through as it arrives
 // if it is too long to be held. A line that is empty, or white space only, closes the connection.
@@ -15,8 +15,8 @@ class LineEcho {
   /// No more than this is ever held of a line, in bytes.
   static constexpr std::size_t most_held = 65536;
 
-  /// `max_line`: in bytes, with the line ending, at most `most_held`. A longer line is not held, and
-  /// never counts as empty.
+  /// `max_line`: in bytes, with the line ending, at most `most_held`. A longer line is not held,
+  /// and never counts as empty.
   explicit LineEcho(std::size_t max_line = most_held) noexcept : max_line_(max_line) {
     assert(max_line <= most_held);
   }

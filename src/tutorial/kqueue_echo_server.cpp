@@ -159,7 +159,8 @@ int main(int argc, char** argv) {
     // one event in a batch, because only one of its filters is on. With both on it would have two.)
     for (const int descriptor : finished) {
       // Pretend that all input was read. If some was not, close() resets the connection, and the
-      // client can lose echo. echod shuts down its sending side first, and reads until the client closes.
+      // client can lose echo. echod shuts down its sending side first, and reads until the client
+      // closes.
       close(descriptor);  // This also deletes its knotes.
       clients.erase(descriptor);
     }
