@@ -26,8 +26,8 @@ void Connection::finish(Moved& moved) {
   assert(!ended());
   if (state_ == State::echoing) send_held(State::closing, moved);
   enter_next_state();
-  // If something moved just now, the client has not read its answer yet. Should it send more, a
-  // close would reset the connection, so it lingers.
+  // A silent client ends at once. But if something moved just now, the client has not read its
+  // answer yet. Should it send more, a close would reset the connection, so it lingers.
   if (state_ == State::lingering && !moved.anything()) state_ = State::ended;
 }
 

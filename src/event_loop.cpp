@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cassert>
 #include <cerrno>
 #include <system_error>
 
@@ -46,8 +45,7 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
 /// The read filter comes back soon, so it is only disabled. It takes EV_ENABLE to bring it back:
 /// EV_ADD would leave it disabled. The write filter is needed rarely, so it is deleted, and most
 /// clients have one knote.
-void EventLoop::switch_filter(int descriptor, short from, short to) {
-  assert(from != to && "this filter is on already");
+void EventLoop::switch_filter(int descriptor, short to) {
   if (to == EVFILT_WRITE) {
     change(descriptor, EVFILT_READ, EV_DISABLE);
     change(descriptor, EVFILT_WRITE, EV_ADD);

@@ -29,7 +29,7 @@ bool is_shortage(int error) {
     case ENFILE:
     case ENOMEM:
     case ENOBUFS:
-    case ENOSPC: return true;
+    case ENOSPC: return true;  // Linux: no more watches, epoll(7)
     default: return false;
   }
 }
@@ -173,7 +173,7 @@ Connection::Moved Server::serve(Connection& client) {
     if (stopping() && !client.ended() && client.has_nothing_to_do()) client.finish(moved);
     show_step(client, moved);
     if (!client.ended() && client.waits_for() != filter)
-      loop_.switch_filter(client.descriptor(), filter, client.waits_for());
+      loop_.switch_filter(client.descriptor(), client.waits_for());
   } catch (const std::exception& error) {
     client.fail();
     show_step(client, moved, error.what());
@@ -181,6 +181,7 @@ Connection::Moved Server::serve(Connection& client) {
   }
   echoed_ += moved.sent;
 
+  // A new deadline, if it has ended, begins to linger, or has moved something.
   const bool lingers = client.state() == Connection::State::lingering;
   if (client.ended())
     clients_.set_deadline(client, Clients::past);  // it is closed after the batch
@@ -227,28 +228,40 @@ void Server::serve_all() {
   }
 }
 
-/// A client that has ended is closed. One whose time is up gets a last step, because a batch has
-/// 256 events, and one of this client may still be in the kernel. If nothing moves, it is closed,
-/// too. A client that lingers gets no last step: it could extend its time without end by sending.
+/// Each round closes a client that has ended, or gives one a new deadline.
 void Server::serve_or_close_due_clients() {
   // Without a deadline nothing can be due: unless there is an idle limit, most batches end here,
   // without a call of the clock.
   if (next_deadline() == Clients::never) return;
   const Clients::Time now = EventLoop::Clock::now();
-  bool closed = false;
-  while (std::min(clients_.next_deadline(), stop_deadline_) <= now && clients_.size() > 0) {
+  const std::size_t before = clients_.size();
+  while (clients_.next_deadline() <= now) {
     Connection& client = clients_.first();
-    if (!client.ended() && now < stop_deadline_) {
-      const bool lingers = client.state() == Connection::State::lingering;
-      if (!lingers && (serve(client).anything() || client.ended())) continue;
-      client.expire();
-    }
-    trace::line(client.descriptor(), client.ends_orderly() ? "closed" : "reset");
-    clients_.remove(client);
-    closed = true;
+    if (client.ended())
+      close(client);
+    else
+      serve_last_time(client);
   }
-  // A descriptor is free now.
-  if (paused() && (closed || pause_deadline_ <= now)) resume();
+  if (stop_deadline_ <= now)
+    while (clients_.size() > 0) close(clients_.first());  // resets it, unless it lingers
+
+  const bool descriptor_is_free = clients_.size() < before;
+  if (paused() && (descriptor_is_free || pause_deadline_ <= now)) resume();
+}
+
+/// The time of a client is up. It gets one more step, because a batch has 256 events, and one of
+/// this client may still be in the kernel. If nothing moves, it ends. A client that lingers gets no
+/// step: it could extend its time without end by sending.
+void Server::serve_last_time(Connection& client) {
+  const bool lingers = client.state() == Connection::State::lingering;
+  if (!lingers && serve(client).anything()) return;
+  if (!client.ended()) client.expire();
+  clients_.set_deadline(client, Clients::past);
+}
+
+void Server::close(Connection& client) {
+  trace::line(client.descriptor(), client.ends_orderly() ? "closed" : "reset");
+  clients_.remove(client);
 }
 
 Clients::Time Server::next_deadline() const {

@@ -54,6 +54,7 @@ struct Faults {
   int accept_errors = -1;      // if not negative: how many more accepts fail
   int read_error = 0;          // the errno of the next read
   int wait_error = 0;          // the errno of every wait
+  int poll_error = 0;          // the errno of the next poll
   bool no_memory = false;      // every allocation of the server fails
   bool no_input = false;       // every read fails with EAGAIN
   std::size_t write_most = 0;  // if not 0: the most that one write takes
@@ -229,6 +230,7 @@ int system::accept(int descriptor) {
 }
 
 int system::poll(pollfd& entry) {
+  if (faults.poll_error != 0) return fail_with(std::exchange(faults.poll_error, 0));
   if (faults.fail(5, {EINTR}) || faults.fail(100, {ENOMEM})) return -1;
   return ::poll(&entry, 1, 0);
 }
@@ -614,6 +616,19 @@ TEST_CASE("a later signal cuts off a client that could be sent more", "[C3][E6]"
   faults.writes = -1;
   for (int i = 0; i < 2; ++i) server.event_and_signal(SIGTERM);
   CHECK(client.how_it_ends() == "reset");
+}
+
+// A poll that fails counts as input, so that no client ends orderly with its input unread.
+TEST_CASE("at a stop poll is asked again only if a signal interrupted it", "[C3][E6]") {
+  for (const int error : {EINTR, ENOMEM}) {
+    faults = {};
+    Driver server;
+    const Client client = served(server);
+    server.pass_event(SIGTERM, EVFILT_SIGNAL);
+    faults.poll_error = error;
+    const bool stopped = server.end_batch() == std::nullopt;
+    CHECK(stopped == (error == EINTR));
+  }
 }
 
 TEST_CASE("a client may run out of memory after a stop", "[C3][M4]") {

@@ -49,27 +49,27 @@ class Connection {
   /// working space, larger than what the protocol may leave over; connections can share one. Adds
   /// to `moved`, also if it throws: std::system_error if the connection is broken, std::bad_alloc
   /// if there is no memory for what must be kept. After an exception the caller must call fail().
-  /// It must not have ended.
+  /// Must not be called when it has ended.
   void step(std::span<char> buffer, Moved& moved);
 
   /// Returns whether all output is sent, and no input is waiting. Costs a system call.
   [[nodiscard]] bool has_nothing_to_do() const noexcept;
 
   /// Treats the input that has come as all there is, because the server stops: sends what is held,
-  /// and closes. It ends at once if nothing has moved, neither now nor in the step that filled
-  /// `moved`; otherwise it lingers until the client closes. Must follow a step, and only if
-  /// has_nothing_to_do(). Throws like step().
+  /// and shuts down. `moved` is that of the step before, and gets what is sent now. If nothing
+  /// moved in either, the connection ends at once; otherwise it lingers until the client closes.
+  /// Must be called only after a step, if has_nothing_to_do(). Throws like step().
   void finish(Moved& moved);
 
   /// Ends it because its time is up: orderly if nothing is held or unsent, otherwise with a reset.
   void expire() noexcept;
 
-  /// Ends it because of an error: with a reset, unless its client has had an orderly end before.
+  /// Ends it because of an error: with a reset, unless end-of-file was sent before.
   void fail() noexcept {
     orderly_ = false;
     state_ = State::ended;
   }
-  /// Returns whether its end was or will be orderly, and no error came in between.
+  /// Returns whether its client sees end-of-file, and no error came after that. For the trace.
   [[nodiscard]] bool ends_orderly() const noexcept { return orderly_; }
   [[nodiscard]] bool ended() const noexcept { return state_ == State::ended; }
 

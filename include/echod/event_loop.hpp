@@ -1,4 +1,4 @@
-// EventLoop: owns the kqueue and runs the one kevent(2) poll loop.
+// EventLoop: owns the kqueue, and runs the one loop around kevent(2).
 //
 // A kqueue is a kernel object that watches things for a process. Each watch is a knote, named by an
 // ident (a descriptor or a signal number) and a filter (EVFILT_READ, EVFILT_WRITE, EVFILT_SIGNAL).
@@ -6,13 +6,13 @@
 //
 // Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a
 // handler can read once and return. The price: a filter whose events nobody acts on must be
-// disabled, or the loop spins. With EV_CLEAR a handler would have to read until EAGAIN, so one fast
-// client keeps the others waiting. An event with EV_ONESHOT deletes its knote, and one with
+// disabled, or the loop spins. With EV_CLEAR a handler has to read until EAGAIN, and one fast client
+// keeps the others waiting, or to keep a list of those who have more. An event with EV_ONESHOT deletes its knote, and one with
 // EV_DISPATCH disables it, so each event would need one more call to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
-// event could reach a handler that is gone, or a new socket with the same number. So a handler
-// closes what it watches in before_wait().
+// event could reach a handler that is gone, or a new socket with the same number. So a handler waits
+// with each close until before_wait().
 #pragma once
 
 #include <sys/types.h>
@@ -49,10 +49,10 @@ class EventLoop {
   /// knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables one of EVFILT_READ and EVFILT_WRITE for a descriptor instead of the other. EVFILT_READ
-  /// was added before; `from` is the one that is enabled; it is only checked, and must not be `to`.
-  /// Throws like change(); both may be off then.
-  void switch_filter(int descriptor, short from, short to);
+  /// Enables one of EVFILT_READ and EVFILT_WRITE for a descriptor instead of the other, which must
+  /// be the one that is enabled. EVFILT_READ was added before. Throws like change(). Then both may be
+  /// disabled.
+  void switch_filter(int descriptor, short to);
 
   /// Passes events to `handler` until before_wait() returns nullopt. Throws what these throw, or
   /// std::system_error.

@@ -63,6 +63,8 @@ class Server final : public EventLoop::Handler {
   void stop_listening();
   void serve_all();
   void serve_or_close_due_clients();
+  void serve_last_time(Connection& client);
+  void close(Connection& client);
   [[nodiscard]] Clients::Time next_deadline() const;
   [[nodiscard]] Clients::Time idle_deadline() const;
   // False until the batch that brought the signal has been handled.

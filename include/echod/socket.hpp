@@ -48,8 +48,7 @@ class Socket {
   /// Returns whether read() would return at once: with input, the end of input or an error. Also
   /// returns true if it cannot find out. Takes nothing away from the socket. poll(2)
   [[nodiscard]] bool has_input() const noexcept;
-  /// From now on shutdown and close send end-of-file, SO_LINGER {0, 0}. With unread input, close
-  /// still resets.
+  /// From now on a close sends end-of-file, SO_LINGER {0, 0}. With unread input it still resets.
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;

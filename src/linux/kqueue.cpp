@@ -30,7 +30,7 @@
 //     descriptor.
 //   - A socket that is not connected reports EV_EOF.
 //   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
-//     its next owner. EV_DELETE cannot stop that, so a loop turns as long. Another process can hold
+//     its next owner. EV_DELETE comes too late then, so a loop turns as long. Another process can hold
 //     such a copy: lsfd does, with pidfd_getfd(2).
 //   - A signal has EV_ADD only, which unblocks it, and reports it if it was pending. A watched
 //     signal has no other effect. A later sigaction() ends the watch. The next kqueue() restores
@@ -109,7 +109,7 @@ Signal signals[NSIG];                 // by number
 int control(int operation, int fd, std::uint32_t mask) {
   epoll_event entry{mask, {.fd = fd}};
   if (epoll_ctl(queue, operation, fd, &entry) == 0) return 0;
-  return errno == EPERM ? EINVAL : errno;  // EPERM: a regular file
+  return errno == EPERM ? EINVAL : errno;  // EPERM: a regular file, or a device such as /dev/null
 }
 
 int change_descriptor(const struct kevent& change) {
