@@ -134,7 +134,8 @@ int main(int argc, char** argv) {
   change_knote(kq, listener, EVFILT_READ, EV_ADD);
   std::map<int, Client> clients;  // by descriptor
   // Pretend that nothing ends this loop, neither Control-C nor a crash. The clients would see an
-  // orderly end, although some of their echo is missing. With echod they see a reset.
+  // orderly end, although some of their echo is missing. echod sends first what had arrived; after
+  // a crash its clients see a reset.
   for (;;) {
     struct kevent events[64];
     const int count = kevent(kq, nullptr, 0, events, 64, nullptr);
@@ -158,9 +159,9 @@ int main(int argc, char** argv) {
     // client, and that one would get what is left of the old client's events. (Here a client has
     // one event in a batch, because only one of its filters is on. With both on it would have two.)
     for (const int descriptor : finished) {
-      // Pretend that all input was read. If some was not, close() resets the connection, and the
-      // client can lose echo. echod shuts down its sending side first, and reads until the client
-      // closes.
+      // Pretend that all input was read. If not, close() resets the connection (on FreeBSD when more
+      // input comes), and the client can lose echo. echod shuts down its sending side first, and
+      // reads until the client closes.
       close(descriptor);  // This also deletes its knotes.
       clients.erase(descriptor);
     }
