@@ -26,8 +26,9 @@ void Connection::finish(Moved& moved) {
   assert(!ended());
   if (state_ == State::echoing) send_held(State::closing, moved);
   enter_next_state();
-  // A silent client ends at once. But if something moved just now, the client has not read its
-  // answer yet. Should it send more, a close would reset the connection, so it lingers.
+  // A silent client ends at once, so that a server whose clients are idle stops at once. But if
+  // something moved just now, the client may be in the middle of something: should it send more, a
+  // close would reset the connection, and it could lose its answer. So it lingers.
   if (state_ == State::lingering && !moved.anything()) state_ = State::ended;
 }
 
@@ -69,7 +70,7 @@ void Connection::send(std::string_view bytes, Moved& moved) {
   output_ = bytes.substr(sent);
 }
 
-/// Sends what is held although its line is not complete, because no more input counts.
+/// Sends what is held although it is not complete, because no more input counts.
 void Connection::send_held(State next, Moved& moved) {
   send(input_, moved);
   std::string().swap(input_);

@@ -208,7 +208,8 @@ std::optional<Clients::Time> Server::before_wait() {
     serve_all();
   }
   serve_or_close_due_clients();
-  // Only now: the client that met the shortage may just have been closed, which ends a pause.
+  // Not before the closing, which would end the pause at once: the client that met the shortage may
+  // be among those that were closed.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;
@@ -228,10 +229,9 @@ void Server::serve_all() {
   }
 }
 
-/// Each round closes a client that has ended, or gives one a new deadline.
+/// Each round closes a client that has ended, or gives one a new deadline: `past`, if it ends then.
 void Server::serve_or_close_due_clients() {
-  // Without a deadline nothing can be due: unless there is an idle limit, most batches end here,
-  // without a call of the clock.
+  // Most batches end here, without a call of the clock: there is no deadline, so nothing is due.
   if (next_deadline() == Clients::never) return;
   const Clients::Time now = EventLoop::Clock::now();
   const std::size_t before = clients_.size();
@@ -243,7 +243,7 @@ void Server::serve_or_close_due_clients() {
       serve_last_time(client);
   }
   if (stop_deadline_ <= now)
-    while (clients_.size() > 0) close(clients_.first());  // resets it, unless it lingers
+    while (clients_.size() > 0) close(clients_.first());  // a reset, unless it lingers
 
   const bool descriptor_is_free = clients_.size() < before;
   if (paused() && (descriptor_is_free || pause_deadline_ <= now)) resume();

@@ -1,5 +1,5 @@
 // Connection: one client, from Socket::accept to close. It moves bytes between the socket and the
-// protocol, and knows nothing about lines.
+// protocol, and does not know what a line is.
 //
 //   echoing   --end of input (half-close)------------> at_end
 //   at_end    --all sent-----------------------------> ended

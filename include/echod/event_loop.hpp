@@ -6,13 +6,14 @@
 //
 // Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a
 // handler can read once and return. The price: a filter whose events nobody acts on must be
-// disabled, or the loop spins. With EV_CLEAR a handler has to read until EAGAIN, and one fast client
-// keeps the others waiting, or to keep a list of those who have more. An event with EV_ONESHOT deletes its knote, and one with
-// EV_DISPATCH disables it, so each event would need one more call to bring the filter back.
+// disabled, or the loop spins. With EV_CLEAR, a handler that reads once has to keep a list of those
+// who have more; one that reads until EAGAIN lets a fast client keep the others waiting. An event
+// with EV_ONESHOT deletes its knote, and one with EV_DISPATCH disables it, so each event would need
+// one more call to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
-// event could reach a handler that is gone, or a new socket with the same number. So a handler waits
-// with each close until before_wait().
+// event could reach a handler that is gone, or a new socket with the same number. So a handler
+// waits with each close until before_wait().
 #pragma once
 
 #include <sys/types.h>
@@ -49,9 +50,9 @@ class EventLoop {
   /// knote, ENOENT if there is none.
   void change(int ident, short filter, unsigned short flags);
 
-  /// Enables one of EVFILT_READ and EVFILT_WRITE for a descriptor instead of the other, which must
-  /// be the one that is enabled. EVFILT_READ was added before. Throws like change(). Then both may be
-  /// disabled.
+  /// Enables `to`, which is EVFILT_READ or EVFILT_WRITE, and switches off the other of the two. The
+  /// other must be on, and EVFILT_READ must have been added before. Throws like change(); after an
+  /// exception both can be off.
   void switch_filter(int descriptor, short to);
 
   /// Passes events to `handler` until before_wait() returns nullopt. Throws what these throw, or

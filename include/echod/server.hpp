@@ -5,15 +5,15 @@
 // and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
 // Which events can be stale? The listener's: it can follow a signal to stop in the same batch.
-// Therefore the signal is only noted, and the listener is closed after the batch. None of a client:
-// it waits for one filter, so a batch holds at most one event of it, and no client is closed inside
-// a batch. (One that could not be admitted is, but it has no events yet.)
+// Therefore the signal is only noted, and the listener is closed after the batch. A client's cannot:
+// it waits for one filter, so a batch holds at most one event of it. All the same, no client with
+// events is closed inside a batch, and an event of one that has ended is ignored.
 //
 // A stop, in order: on_signal() notes the time. before_wait() closes the listener and serves each
 // client once. From then on serve() finishes a client as soon as it has nothing to do: all output
 // is sent, and no input is waiting. A client that still has something to do is served like before,
-// by its events. The server ends with its last client, or at the deadline of the stop, when the
-// remaining ones are reset.
+// by its events. The server ends with its last client, or at the deadline of the stop, when those
+// who are left are closed: with a reset, unless they linger.
 //
 // What goes wrong with one client is an exception, and ends only that client: in serve(), or in
 // admit() if it is new. If the kernel was short of something, the listener pauses besides.
@@ -85,7 +85,7 @@ class Server final : public EventLoop::Handler {
   Clients::Time pause_deadline_ = Clients::never;  // when a pause of the listener ends
   Clients::Time next_message_ = Clients::past;     // when to speak of a pause again
   std::optional<Clients::Time> first_signal_;      // when the first signal to stop came
-  Clients::Time stop_deadline_ = Clients::never;   // when to reset the remaining clients
+  Clients::Time stop_deadline_ = Clients::never;   // when to close those who are left
   std::uint64_t accepted_ = 0;                     // connections
   std::uint64_t echoed_ = 0;                       // bytes
 };
