@@ -5,9 +5,9 @@
 // and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
 // Which events can be stale? The listener's: it can follow a signal to stop in the same batch.
-// Therefore the signal is only noted, and the listener is closed after the batch. A client's cannot:
-// it waits for one filter, so a batch holds at most one event of it. All the same, no client with
-// events is closed inside a batch, and an event of one that has ended is ignored.
+// Therefore the signal is only noted, and the listener is closed after the batch. A client's
+// cannot: it waits for one filter, so a batch holds at most one event of it. All the same, no
+// client with events is closed inside a batch, and an event of one that has ended is ignored.
 //
 // A stop, in order: on_signal() notes the time. before_wait() closes the listener and serves each
 // client once. From then on serve() finishes a client as soon as it has nothing to do: all output
