@@ -142,7 +142,7 @@ void Server::admit(Socket socket) {
     clients_.add(Connection(std::move(socket)), idle_deadline());
     ++accepted_;
   } catch (const std::exception& error) {
-    note_shortage(error);
+    note_if_shortage(error);
     trace::line(descriptor, "reset: %s", error.what());
   }
 }
@@ -177,7 +177,7 @@ Connection::Moved Server::serve(Connection& client) {
   } catch (const std::exception& error) {
     client.fail();
     show_step(client, moved, error.what());
-    note_shortage(error);
+    note_if_shortage(error);
   }
   echoed_ += moved.sent;
 
@@ -194,7 +194,7 @@ Connection::Moved Server::serve(Connection& client) {
 
 /// Remembers until the end of the batch that the listener has to pause, if the error of a client
 /// was a shortage.
-void Server::note_shortage(const std::exception& error) {
+void Server::note_if_shortage(const std::exception& error) {
   int number = 0;
   if (const auto* const refused = dynamic_cast<const std::system_error*>(&error))
     number = refused->code().value();
@@ -213,7 +213,7 @@ std::optional<Clients::Time> Server::before_wait() {
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;
-  return next_deadline();
+  return wait_deadline();
 }
 
 void Server::stop_listening() {
@@ -232,7 +232,7 @@ void Server::serve_all() {
 /// Each round closes a client that has ended, or gives one a new deadline: `past`, if it ends then.
 void Server::serve_or_close_due_clients() {
   // Most batches end here, without a call of the clock: there is no deadline, so nothing is due.
-  if (next_deadline() == Clients::never) return;
+  if (wait_deadline() == Clients::never) return;
   const Clients::Time now = EventLoop::Clock::now();
   const std::size_t before = clients_.size();
   while (clients_.next_deadline() <= now) {
@@ -240,7 +240,7 @@ void Server::serve_or_close_due_clients() {
     if (client.ended())
       close(client);
     else
-      serve_last_time(client);
+      serve_or_expire(client);
   }
   if (stop_deadline_ <= now)
     while (clients_.size() > 0) close(clients_.first());  // a reset, unless it lingers
@@ -252,7 +252,7 @@ void Server::serve_or_close_due_clients() {
 /// The time of a client is up. It gets one more step, because a batch has 256 events, and one of
 /// this client may still be in the kernel. If nothing moves, it ends. A client that lingers gets no
 /// step: it could extend its time without end by sending.
-void Server::serve_last_time(Connection& client) {
+void Server::serve_or_expire(Connection& client) {
   const bool lingers = client.state() == Connection::State::lingering;
   if (!lingers && serve(client).anything()) return;
   if (!client.ended()) client.expire();
@@ -264,7 +264,7 @@ void Server::close(Connection& client) {
   clients_.remove(client);
 }
 
-Clients::Time Server::next_deadline() const {
+Clients::Time Server::wait_deadline() const {
   return std::min({clients_.next_deadline(), pause_deadline_, stop_deadline_});
 }
 

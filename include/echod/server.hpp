@@ -59,13 +59,13 @@ class Server final : public EventLoop::Handler {
   void pause(int reason);
   void resume();
   Connection::Moved serve(Connection& client);
-  void note_shortage(const std::exception& error);
+  void note_if_shortage(const std::exception& error);
   void stop_listening();
   void serve_all();
   void serve_or_close_due_clients();
-  void serve_last_time(Connection& client);
+  void serve_or_expire(Connection& client);
   void close(Connection& client);
-  [[nodiscard]] Clients::Time next_deadline() const;
+  [[nodiscard]] Clients::Time wait_deadline() const;
   [[nodiscard]] Clients::Time idle_deadline() const;
   // False until the batch that brought the signal has been handled.
   [[nodiscard]] bool stopping() const noexcept { return !listener_; }

@@ -29,6 +29,7 @@
 //   - With room for one event, the read filter always comes before the write filter of the same
 //     descriptor.
 //   - A socket that is not connected reports EV_EOF.
+//   - A stop (SIGSTOP, Control-Z) and its continuation end a kevent() that waits, with EINTR.
 //   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
 //     its next owner. EV_DELETE comes too late then, so a loop turns as long. Another process can hold
 //     such a copy: lsfd does, with pidfd_getfd(2).

@@ -16,7 +16,8 @@ void change_knote(int kq, unsigned short flags, const char* name) {
   std::exit(1);
 }
 
-// Waits for an event, two seconds at most, and prints it. Returns how many came, 0 or 1.
+// Waits for an event, two seconds at most, and prints it. Returns how many came, 0 or 1, or -1 if a
+// signal ended the wait.
 int look(int kq) {
   const timespec two_seconds{2, 0};
   struct kevent event;
@@ -30,7 +31,7 @@ int look(int kq) {
 int main() {
   const int kq = kqueue();
   change_knote(kq, EV_ADD, "EV_ADD: type a line");
-  while (look(kq) == 0) continue;
+  while (look(kq) < 1) continue;
   look(kq);  // the same event again, because nobody has read the line
   change_knote(kq, EV_DISABLE, "EV_DISABLE");
   look(kq);  // no event, although the line is still there
