@@ -14,8 +14,8 @@
 // back-pressure: the kernel's buffers fill, the client cannot send more, and what is kept here is
 // bounded.
 //
-// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless all input that counts
-// has been answered, and all answers are sent. So a client can tell a complete answer from a
+// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless all input that
+// counts has been answered, and all answers are sent. So a client can tell a complete answer from a
 // truncated one.
 #pragma once
 

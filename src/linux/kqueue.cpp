@@ -31,8 +31,8 @@
 //   - A socket that is not connected reports EV_EOF.
 //   - A stop (SIGSTOP, Control-Z) and its continuation end a kevent() that waits, with EINTR.
 //   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
-//     its next owner. EV_DELETE comes too late then, so a loop turns as long. Another process can hold
-//     such a copy: lsfd does, with pidfd_getfd(2).
+//     its next owner, and EV_DELETE comes too late. So a loop turns as long. Another process can
+//     hold such a copy: lsfd does, with pidfd_getfd(2).
 //   - A signal has EV_ADD only, which unblocks it, and reports it if it was pending. A watched
 //     signal has no other effect. A later sigaction() ends the watch. The next kqueue() restores
 //     the action, but not the mask.

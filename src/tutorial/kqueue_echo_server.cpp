@@ -159,8 +159,8 @@ int main(int argc, char** argv) {
     // client, and that one would get what is left of the old client's events. (Here a client has
     // one event in a batch, because only one of its filters is on. With both on it would have two.)
     for (const int descriptor : finished) {
-      // Pretend that all input was read. If not, close() resets the connection (on FreeBSD when more
-      // input comes), and the client can lose echo. echod shuts down its sending side first, and
+      // Pretend that all input was read. If not, close() resets the connection (on FreeBSD only if
+      // more comes), and the client can lose echo. echod shuts down its sending side first, and
       // reads until the client closes.
       close(descriptor);  // This also deletes its knotes.
       clients.erase(descriptor);
