@@ -49,10 +49,11 @@ int listen_on(const char* host, const char* port) {
   socklen_t size = sizeof address;
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   // Without SO_REUSEADDR a restart fails while old connections of this port are in TIME_WAIT.
-  // Pretend that no client disappears silently: for that, echod sets SO_KEEPALIVE, too.
+  // Pretend that no client disappears silently. (echod sets SO_KEEPALIVE, which notices it.)
   const int on = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // A client can vanish between its event and accept(), which must not wait for the next one then.
+  // Non-blocking, because a client can vanish between its event and accept(). Then accept() must not
+  // wait for another one.
   fcntl(listener, F_SETFL, O_NONBLOCK);
   if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
       listen(listener, 128) != 0) {
@@ -83,7 +84,8 @@ bool receive(int kq, int descriptor, Client& client) {
   if (count < 0) return errno == EAGAIN;  // nothing to read now; other errors end the connection
   if (count == 0) {
     // Only this is the end of the input. EV_EOF can come while there is still something to read.
-    client.echo = client.held;  // An unfinished line goes back, too.
+    // An unfinished line goes back, too. (`echo` is empty here: while it is not, nobody reads.)
+    client.echo = client.held;
     client.ending = true;
   }
   // Pretend that every line ends. One that does not takes all memory. echod holds 64 KiB of it.
@@ -133,9 +135,9 @@ int main(int argc, char** argv) {
   }
   change_knote(kq, listener, EVFILT_READ, EV_ADD);
   std::map<int, Client> clients;  // by descriptor
-  // Pretend that nothing ends this loop, neither Control-C nor a crash. The clients would see an
-  // orderly end, although some of their echo is missing. echod sends first what had arrived; after
-  // a crash its clients see a reset.
+  // Pretend that nothing ends this loop, neither Control-C nor a crash. If something does, the
+  // clients see an orderly end, although some of their echo is missing. echod sends first what had
+  // arrived, and after a crash its clients see a reset.
   for (;;) {
     struct kevent events[64];
     const int count = kevent(kq, nullptr, 0, events, 64, nullptr);
