@@ -1,6 +1,7 @@
 #include "echod/server.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cinttypes>
 #include <csignal>
 #include <cstring>
@@ -229,7 +230,8 @@ void Server::serve_all() {
   }
 }
 
-/// Each round closes a client that has ended, or gives one a new deadline: `past`, if it ends then.
+/// A client that has ended is closed. Any other gets a new deadline, from serve() if something has
+/// moved, and otherwise from serve_or_expire(), so the loop ends.
 void Server::serve_or_close_due_clients() {
   // Most batches end here, without a call of the clock: there is no deadline, so nothing is due.
   if (wait_deadline() == Clients::never) return;

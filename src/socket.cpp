@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <climits>
 #include <memory>
+#include <stdexcept>
 #include <system_error>
 
 #include "system.hpp"

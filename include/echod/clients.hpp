@@ -8,6 +8,7 @@
 
 #include <cassert>
 #include <chrono>
+#include <cstddef>
 #include <map>
 #include <utility>
 #include <vector>

@@ -31,7 +31,7 @@ class Socket {
   [[nodiscard]] static Socket listen(const std::string& host, std::uint16_t port);
   /// Takes a connection from the accept queue. Closing it resets it (SO_LINGER {1, 0}), so its
   /// client can tell when the server ends early, even by a crash. Before it touches the queue, it
-  /// asks whether a descriptor is free. Returns an empty Socket and sets errno if there is none:
+  /// asks whether a descriptor is free. Returns an empty Socket and sets errno if it has no client:
   /// EAGAIN when the queue is empty, ECONNABORTED for a client that has gone. accept(2)
   [[nodiscard]] Socket accept();
   /// Returns whether a descriptor is free. If not, errno is the reason. fcntl(2), F_DUPFD_CLOEXEC
@@ -48,7 +48,8 @@ class Socket {
   /// Returns whether read() would return at once: with input, the end of input or an error. Also
   /// returns true if it cannot find out. Takes nothing away from the socket. poll(2)
   [[nodiscard]] bool has_input() const noexcept;
-  /// From now on a close sends end-of-file, SO_LINGER {0, 0}. With unread input it still resets.
+  /// From now on a close sends end-of-file, SO_LINGER {0, 0}. With unread input it still resets
+  /// (FreeBSD: if more comes).
   void allow_orderly_end() noexcept;
   /// Sends end-of-file after the bytes written so far. Input still arrives. shutdown(2)
   void shut_down_sending() noexcept;
