@@ -45,6 +45,7 @@ unsigned parse_number(const std::string& text, unsigned least, unsigned most,
   }
   return number;
 }
+
 /// Refuses what getaddrinfo(3) would explain badly or not at all.
 void check_address(const std::string& address) {
   // It would take this for every address of the machine.
