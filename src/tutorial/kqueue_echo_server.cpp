@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cerrno>
@@ -52,6 +53,9 @@ int listen_on(const char* host, const char* port) {
   // Pretend that no client disappears silently. (echod sets SO_KEEPALIVE, which notices it.)
   const int on = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  // Clients inherit TCP_NODELAY. Without it the last piece of an echo can wait until the client's
+  // kernel has confirmed the pieces before it, which it delays: on Linux by 40 ms.
+  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   // Non-blocking, because a client can vanish between its event and accept(). Then accept() must not
   // wait for another one.
   fcntl(listener, F_SETFL, O_NONBLOCK);
