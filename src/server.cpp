@@ -116,7 +116,7 @@ void Server::accept_clients() {
     Socket client = listener_.accept();
     if (client) {
       admit(std::move(client));
-      if (shortage_ != 0) return;
+      if (shortage_ != 0) return;  // the listener pauses after the batch
       continue;
     }
     reason = errno;
