@@ -106,7 +106,7 @@ void Server::on_signal(int number) {
   } else if (now >= *first_signal_ + limits_.duplicate) {
     stop_deadline_ = now;
   }
-  // Otherwise it is a duplicate: timeout(1), npm and terminals send each signal twice.
+  // Otherwise it is a duplicate: timeout(1) sends two, and npm passes on what a terminal sent.
 }
 
 void Server::accept_clients() {
@@ -209,8 +209,8 @@ std::optional<Clients::Time> Server::before_wait() {
     serve_all();
   }
   serve_or_close_due_clients();
-  // Not before the closing, which would end the pause at once: the client that met the shortage may
-  // be among those that were closed.
+  // The pause begins after the closing, because a closed descriptor ends a pause, and the client
+  // that met the shortage may have been closed just now.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;

@@ -4,7 +4,7 @@
 #include "system.hpp"
 
 #include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
+// <sys/types.h> comes first, as in the synopsis of kqueue(2).
 #include <sys/event.h>
 #include <poll.h>
 #include <sys/socket.h>

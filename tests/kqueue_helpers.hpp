@@ -3,7 +3,7 @@
 #pragma once
 
 #include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
+// <sys/types.h> comes first, as in the synopsis of kqueue(2).
 #include <sys/event.h>
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -6,7 +6,7 @@
 // src/linux. Where the systems differ, a case says so and checks what they have in common.
 // kqueue_adapter_test.cpp has what only the adapter does.
 #include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
+// <sys/types.h> comes first, as in the synopsis of kqueue(2).
 #include <sys/event.h>
 #include <sys/socket.h>
 #include <sys/wait.h>

@@ -9,15 +9,15 @@
 // disabled, or the loop spins. With EV_CLEAR, a handler that reads once has to keep a list of those
 // who have more; one that reads until EAGAIN lets a fast client keep the others waiting. An event
 // with EV_ONESHOT deletes its knote, and one with EV_DISPATCH disables it, so each event would need
-// one more call to bring the filter back.
+// one more change to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
 // event could reach a handler that is gone, or a new socket with the same number. So a handler
-// waits with each close until before_wait().
+// closes a descriptor that has a knote in before_wait(), and not before.
 #pragma once
 
 #include <sys/types.h>
-// <sys/types.h> comes first: FreeBSD's <sys/event.h> needs it.
+// <sys/types.h> comes first, as in the synopsis of kqueue(2).
 #include <sys/event.h>
 
 #include <array>

@@ -28,9 +28,9 @@ class LineEcho {
     bool close;
   };
 
-  /// Says what to do with `input`: first what the last call left over, then what is new. What is
-  /// left over, less than `max_line`, has to come again. After `close` there is no further call. If
-  /// no more input will come, the caller sends what is left over.
+  /// Says what to do with `input`, which is what the last call left over, followed by what is new.
+  /// What it leaves over, less than `max_line`, has to come again. After `close` it must not be
+  /// called. If no more input will come, the caller sends what is left over.
   [[nodiscard]] Reply feed(std::string_view input) noexcept;
 
  private:

@@ -1,7 +1,7 @@
 // Server: the handler of all events. It owns the listening socket and the clients, and decides
 // which filter a client waits for, when the listener pauses, and when a connection is closed.
 //
-// The next deadline is the time-out of kevent(2). EVFILT_TIMER would cost a system call per change,
+// The next deadline is the time-out of kevent(2). EVFILT_TIMER would cost one more change a step,
 // and FreeBSD has only 4,096 timers for the whole system (sysctl kern.kq_calloutmax).
 //
 // Which events can be stale? The listener's: it can follow a signal to stop in the same batch.
@@ -33,7 +33,7 @@ namespace echod {
 struct TimeLimits {
   /// How long a client may take to close after the server has shut down its sending side.
   std::chrono::milliseconds linger = std::chrono::seconds(5);
-  /// How long after a signal to stop the remaining clients are reset.
+  /// How long after a signal to stop the remaining clients are closed.
   std::chrono::milliseconds stop = std::chrono::seconds(5);
   /// How long after the first signal to stop another one counts as its duplicate.
   std::chrono::milliseconds duplicate = std::chrono::seconds(1);

@@ -13,7 +13,7 @@
 // close() removes a descriptor from epoll, but not from the table. The next change for that number
 // finds out, because EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded,
 // and the change is made for the new file. (It is the same in a new kqueue, whose epoll knows
-// nothing yet.) For this check the entry stays while both filters are disabled. epoll reports
+// nothing yet.) So the entry stays while both filters are disabled. epoll reports
 // EPOLLHUP and EPOLLERR even with an empty mask; EPOLLONESHOT limits that to one wake-up, which
 // kevent() does not report.
 //
@@ -28,11 +28,11 @@
 //     per event. Asking for a socket's error clears it, and read() would then not report it.
 //   - With room for one event, the read filter always comes before the write filter of the same
 //     descriptor.
-//   - A socket that is not connected reports EV_EOF.
+//   - A TCP socket that is not connected reports EV_EOF.
 //   - A stop (SIGSTOP, Control-Z) and its continuation end a kevent() that waits, with EINTR.
 //   - While a copy of a closed socket is open, epoll reports the closed number without end, also to
 //     its next owner, and EV_DELETE comes too late. So a loop turns as long. Another process can
-//     hold such a copy: lsfd does, with pidfd_getfd(2).
+//     hold such a copy: new versions of lsfd do, with pidfd_getfd(2).
 //   - A signal has EV_ADD only, which unblocks it, and reports it if it was pending. A watched
 //     signal has no other effect. A later sigaction() ends the watch. The next kqueue() restores
 //     the action, but not the mask.

@@ -2,8 +2,8 @@
 // Each line comes back. An empty line, or one of white space, ends the connection.
 //
 // One thread serves all clients, so it must not wait for any of them: only kevent() waits. For each
-// event the server reads once or writes once, and goes on to the next event. Whatever is left to
-// read or to write, the next kevent() reports again.
+// event of a client the server reads once or writes once, and goes on to the next event. Whatever
+// is left to read or to write, the next kevent() reports again.
 //
 // Each "Pretend" marks a place where echod, the third program, does more.
 #include <sys/types.h>
@@ -139,8 +139,8 @@ int main(int argc, char** argv) {
   }
   change_knote(kq, listener, EVFILT_READ, EV_ADD);
   std::map<int, Client> clients;  // by descriptor
-  // Pretend that nothing ends this loop, neither Control-C nor a crash. If something does, the
-  // clients see an orderly end, although some of their echo is missing. echod sends first what had
+  // Pretend that nothing ends this loop, neither Control-C nor a crash. If something does, a client
+  // can see an orderly end although some of its echo is missing. echod sends first what had
   // arrived, and after a crash its clients see a reset.
   for (;;) {
     struct kevent events[64];
