@@ -23,13 +23,13 @@ timespec time_until(EventLoop::Clock::time_point deadline) {
 
 EventLoop::EventLoop() : kqueue_(::kqueue()) {
   if (kqueue_ < 0) throw std::system_error(errno, std::generic_category(), "kqueue");
-  ::fcntl(kqueue_, F_SETFD, FD_CLOEXEC);  // macOS and FreeBSD 15 have set it already
+  ::fcntl(kqueue_, F_SETFD, FD_CLOEXEC);  // some systems have set it already
 }
 EventLoop::~EventLoop() { ::close(kqueue_); }
 
 void EventLoop::change(int ident, short filter, unsigned short flags) {
   struct kevent change;
-  // udata is not used: every change overwrites it, so every change would have to bring it again.
+  // udata is not used: a change overwrites it, so every change would have to bring it again.
   // Server finds a client by `ident`.
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
   // One change per call, at once. If it waited in a list, the descriptor could be closed meanwhile,

@@ -43,13 +43,13 @@ Socket listen_on(const addrinfo& address) {
   // "::" would otherwise take the IPv4 port as well on Linux and macOS.
   const bool is_ipv6 = address.ai_family == AF_INET6;
   if (is_ipv6 && !set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return Socket();
-  // Accepted sockets inherit the next four. On macOS, setting them after accept fails if the
-  // client has gone. An echo is sent at once, also while the last one has not been acknowledged.
+  // Accepted sockets inherit the next four: on macOS, setting them after accept fails if the client
+  // has gone. An echo is sent at once, also while the last one has not been acknowledged.
   if (!set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1)) return Socket();
   // Notices a client that disappeared without a word.
   if (!set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1)) return Socket();
   // A connection is then reset by default from its first moment, also if the process dies right
-  // after accept(2). (Not on macOS, which turns an inherited time of 0 into 120 s.)
+  // after accept(2). (Not on macOS, which turns an inherited time of 0 into 120 s: see accept().)
   if (!set_option(socket, SOL_SOCKET, SO_LINGER, reset_at_close)) return Socket();
   // Urgent data are input like any other. Without this, one byte would be missing in the echo.
   if (!set_option(socket, SOL_SOCKET, SO_OOBINLINE, 1)) return Socket();

@@ -14,9 +14,9 @@
 // back-pressure: the kernel's buffers fill, the client cannot send more, and what is kept here is
 // bounded.
 //
-// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless all input that
-// counts has been answered, and all answers are sent. So a client can tell a complete answer from a
-// truncated one.
+// Its destructor resets the connection (SO_LINGER, see Socket::accept), unless it has come to an
+// orderly end: no more input counts, and all answers are sent. So a client can tell a complete
+// answer from a truncated one.
 #pragma once
 
 #include <sys/types.h>

@@ -37,8 +37,7 @@ struct kevent {
 #define EV_EOF 0x8000
 #define EV_ERROR 0x4000
 
-/// Returns a new kqueue, or -1 and errno. It is not close-on-exec, like a kqueue of FreeBSD before
-/// 15.
+/// Returns a new kqueue, or -1 and errno. It is not close-on-exec.
 int kqueue();
 
 /// Makes the changes, then waits for events, as in kqueue(2). kqueue.cpp lists the limits.
