@@ -34,7 +34,7 @@ void EventLoop::change(int ident, short filter, unsigned short flags) {
   EV_SET(&change, static_cast<std::uintptr_t>(ident), filter, flags, 0, 0, nullptr);
   // One change per call, at once. If it waited in a list, the descriptor could be closed meanwhile,
   // and the change would meet a new socket with the same number.
-  const int error = system::change(kqueue_, change) == 0 ? 0 : errno;
+  const int error = system::change(kqueue_, change) == 0 ? 0 : errno;  // kevent(2)
   trace::change(change, error);
   if (error != 0) throw std::system_error(error, std::generic_category(), "kevent");
 }
@@ -60,7 +60,7 @@ void EventLoop::run(Handler& handler) {
   while (const auto deadline = handler.before_wait()) {
     const bool endless = *deadline == Clock::time_point::max();
     const timespec time = endless ? timespec{} : time_until(*deadline);
-    const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);
+    const int count = system::wait(kqueue_, batch_, endless ? nullptr : &time);  // kevent(2)
     // These two mean that there are no events, and the loop below does nothing then. EINTR: a
     // signal handler has run. ETIMEDOUT: macOS has been seen to report the end of the wait so.
     if (count < 0 && errno != EINTR && errno != ETIMEDOUT)

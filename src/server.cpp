@@ -134,7 +134,7 @@ void Server::accept_clients() {
 }
 
 /// A client that cannot be admitted is closed here, inside the batch, which resets it. It has no
-/// events yet that could become stale.
+/// events yet that could become stale, because its knote is newer than the batch.
 void Server::admit(Socket socket) {
   const int descriptor = socket.descriptor();
   try {
@@ -209,8 +209,8 @@ std::optional<Clients::Time> Server::before_wait() {
     serve_all();
   }
   serve_or_close_due_clients();
-  // The pause begins after the closing, because a closed descriptor ends a pause, and the client
-  // that met the shortage may have been closed just now.
+  // A pause that began before the closing would end at once, if the client that met the shortage
+  // was among those that were closed.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;

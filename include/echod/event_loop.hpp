@@ -6,14 +6,14 @@
 //
 // Read and write filters are level-triggered, like poll(2): unread input is in every batch, so a
 // handler can read once and return. The price: a filter whose events nobody acts on must be
-// disabled, or the loop spins. With EV_CLEAR, a handler that reads once has to keep a list of those
-// who have more; one that reads until EAGAIN lets a fast client keep the others waiting. An event
-// with EV_ONESHOT deletes its knote, and one with EV_DISPATCH disables it, so each event would need
-// one more change to bring the filter back.
+// disabled, or the loop spins. Why no other mode? With EV_CLEAR, a handler that reads once has to
+// keep a list of those who have more; one that reads until EAGAIN lets a fast client keep the
+// others waiting. An event with EV_ONESHOT deletes its knote, and one with EV_DISPATCH disables it,
+// so each event would need one more change to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
 // event could reach a handler that is gone, or a new socket with the same number. So a handler
-// closes a descriptor that has a knote in before_wait(), and not before.
+// closes a descriptor that can have events in before_wait(), and not before.
 #pragma once
 
 #include <sys/types.h>

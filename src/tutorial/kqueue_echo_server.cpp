@@ -141,7 +141,7 @@ int main(int argc, char** argv) {
   std::map<int, Client> clients;  // by descriptor
   // Pretend that nothing ends this loop, neither Control-C nor a crash. If something does, a client
   // can see an orderly end although some of its echo is missing. echod sends first what had
-  // arrived, and after a crash its clients see a reset.
+  // arrived, and sets SO_LINGER for each client, so that the kernel resets it after a crash.
   for (;;) {
     struct kevent events[64];
     const int count = kevent(kq, nullptr, 0, events, 64, nullptr);
