@@ -86,7 +86,7 @@ void Connection::send_unsent(Moved& moved) {
 
 /// The client may still be sending after the end. If the server closed with input unread, or if
 /// input arrived after the close, the kernel would reset the connection (FreeBSD only in the second
-/// case), and the client could lose output that it has not read yet (RFC 1122, 4.2.2.13).
+/// case), and output that is still on its way could be lost (RFC 1122, 4.2.2.13).
 void Connection::discard(std::span<char> buffer, Moved& moved) {
   const std::optional<std::size_t> count = socket_.read(buffer);
   if (!count) return;

@@ -209,8 +209,8 @@ std::optional<Clients::Time> Server::before_wait() {
     serve_all();
   }
   serve_or_close_due_clients();
-  // A pause that began before the closing would end at once, if the client that met the shortage
-  // was among those that were closed.
+  // Not before the line above, which ends a pause when it has closed a client: the one that met the
+  // shortage may be among those.
   const int reason = std::exchange(shortage_, 0);
   if (reason != 0 && !stopping()) pause(reason);
   if (stopping() && clients_.size() == 0) return std::nullopt;

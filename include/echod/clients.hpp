@@ -2,8 +2,7 @@
 // time at which the server has to look at a connection although no event has come.
 //
 // A connection that has ended gets a deadline in the past. So it is the next one to be looked at,
-// and closed. A separate list of ended connections would need memory, perhaps just when there is
-// none; to move a node of the order needs none.
+// and closed. To move a node of the order needs no memory, which may be just what is lacking.
 #pragma once
 
 #include <cassert>

@@ -12,8 +12,8 @@
 // so each event would need one more change to bring the filter back.
 //
 // close(2) removes the knotes of a descriptor, but not the events already copied out. Such a stale
-// event could reach a handler that is gone, or a new socket with the same number. So a handler
-// closes a descriptor that can have events in before_wait(), and not before.
+// event could reach a handler that is gone, or a new socket with the same number. So a descriptor
+// that can have events must be closed only in before_wait().
 #pragma once
 
 #include <sys/types.h>
@@ -33,7 +33,7 @@ class EventLoop {
     /// Handles one event, as kevent(2) delivered it.
     virtual void on_event(const struct kevent& event) = 0;
     /// Called before each wait for events: the batch before it, if any, has been handled. Returns
-    /// the deadline of the wait (time_point::max(): not before there is an event). With nullopt,
+    /// the deadline of the wait (time_point::max(): none, wait until an event comes). With nullopt,
     /// run() returns.
     virtual std::optional<Clock::time_point> before_wait() = 0;
     virtual ~Handler() = default;
