@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
     // Not before the Server watches its signals: one that follows this line must not be lost.
     say("listening on %s", address.c_str());
     enter_capability_mode();
-    say_waits = false;  // from now on there are clients
+    say_waits = false;  // from now on it serves clients
     loop.run(server);   // until a signal to stop
     return EXIT_SUCCESS;
   } catch (const std::bad_alloc&) {

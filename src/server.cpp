@@ -68,8 +68,8 @@ void Server::watch_signal(int number) {
   const bool stays_ignored = number == SIGHUP || number == SIGINT;
   if (stays_ignored && action.sa_handler == SIG_IGN) return;
 
-  // First the knote, then SIG_IGN, so that no signal is lost: before the knote, a signal ends the
-  // process, and after it, it is an event, although it is ignored.
+  // First the knote, then SIG_IGN, so that no signal is lost: before the knote, one to stop ends
+  // the process, and after it, it is an event, although it is ignored.
   loop_.change(number, EVFILT_SIGNAL, EV_ADD);
   ::sigaction(number, nullptr, &action);
   // EVFILT_SIGNAL only observes: the default action would still end the process. (On Linux, the

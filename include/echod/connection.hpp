@@ -56,10 +56,10 @@ class Connection {
   [[nodiscard]] bool has_nothing_to_do() const noexcept;
 
   /// Treats the input that has come as all there is, because the server stops: sends what is held,
-  /// and shuts down. `moved` is that of the step before, and gets what is sent now. If nothing
-  /// moved in that step, and nothing is sent now, the connection ends at once. Otherwise it goes on
-  /// as after an empty line: when all is sent, it lingers until the client closes. Must be called
-  /// only after a step, if has_nothing_to_do(); again, if it lingers. Throws like step().
+  /// and shuts down. `moved` is that of the step before, to which it adds. If nothing moved in that
+  /// step, and nothing is sent now, the connection ends at once. Otherwise it goes on as after an
+  /// empty line: when all is sent, it lingers until the client closes. Must be called only after a
+  /// step, if has_nothing_to_do(); again, if it lingers. Throws like step().
   void finish(Moved& moved);
 
   /// Ends it because its time is up: orderly if nothing is held or unsent, otherwise with a reset.

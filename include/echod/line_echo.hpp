@@ -28,9 +28,9 @@ class LineEcho {
     bool close;
   };
 
-  /// Says what to do with `input`: all that the last call left over, and behind it what is new. What
-  /// it leaves over, less than `max_line`, has to come again. After `close` it must not be called.
-  /// If no more input will come, the caller sends what is left over.
+  /// Says what to do with `input`: all that the last call left over, and behind it what is new.
+  /// What it leaves over, less than `max_line`, has to come again. After `close` it must not be
+  /// called. If no more input will come, the caller sends what is left over.
   [[nodiscard]] Reply feed(std::string_view input) noexcept;
 
  private:

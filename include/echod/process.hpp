@@ -23,7 +23,7 @@ std::string descriptor_limit_hint(const std::exception& error);
 
 /// Writes "echod: ", the text of printf(3) and a newline to stderr, at most 512 bytes. While
 /// `say_waits`, it waits up to five seconds for room, because a program that cannot start has to
-/// say why. main() ends that before there are clients. If poll(2) reports no room, it drops the
+/// say why. main() ends that before it serves clients. If poll(2) reports no room, it drops the
 /// text, so that a stopped terminal or a full pipe does not block the server. (A terminal that has
 /// room for a part only still can.)
 void say(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));

@@ -15,7 +15,7 @@
 // by its events. The server ends with its last client, or at the deadline of the stop, when those
 // who are left are closed: with a reset, unless they linger.
 //
-// What goes wrong with one client is an exception, and ends only that client: in serve(), or in
+// What goes wrong with one client is a C++ exception, and ends only that client: in serve(), or in
 // admit() if it is new. If the kernel was short of something, the listener pauses besides.
 #pragma once
 

@@ -26,7 +26,7 @@ struct Client {
   std::string held;      // the beginning of a line, until its newline arrives
   std::string echo;      // complete lines that go back to the client
   std::size_t sent = 0;  // how many bytes of the echo the kernel has taken so far
-  bool ending = false;   // no more input counts: close the connection when the echo is sent
+  bool ending = false;   // further input is ignored: close the connection when the echo is sent
 };
 
 // Adds, deletes, enables or disables a knote: what the kqueue watches, a descriptor and a filter.
@@ -56,8 +56,8 @@ int listen_on(const char* host, const char* port) {
   // Clients inherit TCP_NODELAY. Without it the last piece of an echo can wait until the client's
   // kernel has confirmed the pieces before it, which it delays: on Linux by 40 ms.
   setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  // Non-blocking, because a client can vanish between its event and accept(). Then accept() must not
-  // wait for another one.
+  // Non-blocking, because a client can vanish between its event and accept(). Then accept() must
+  // not wait for another one.
   fcntl(listener, F_SETFL, O_NONBLOCK);
   if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
       listen(listener, 128) != 0) {
