@@ -13,9 +13,9 @@
 // close() removes a descriptor from epoll, but not from the table. The next change for that number
 // finds out, because EPOLL_CTL_MOD fails with ENOENT for a new file. Then the knotes are discarded,
 // and the change is made for the new file. (It is the same in a new kqueue, whose epoll knows
-// nothing yet.) So the entry stays while both filters are disabled. epoll reports
-// EPOLLHUP and EPOLLERR even with an empty mask; EPOLLONESHOT limits that to one wake-up, which
-// kevent() does not report.
+// nothing yet.) That is why the entry stays while both filters are disabled. epoll reports EPOLLHUP
+// and EPOLLERR even with an empty mask; EPOLLONESHOT limits that to one wake-up, which kevent()
+// does not report.
 //
 // A signal handler counts each watched signal and wakes epoll_wait() through one eventfd.
 //
